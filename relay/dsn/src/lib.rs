@@ -1,0 +1,1 @@
+//! A Postgres connection string and the TLS it asks for.

@@ -1,0 +1,29 @@
+//! The published contract: what one event looks like on the wire.
+//!
+//! Knows: the JSON of the default format, the message attributes, the group
+//! and deduplication ids, the position of an event in the stream.
+//! Must not know: Postgres, AWS, sockets, clocks. It is shared by the relay,
+//! which writes envelopes, and by consumers, which read them.
+//!
+//! ```text
+//! outbox row ──▶ Envelope (borrowed) ──write──▶ JSON body ──read──▶ Event (owned)
+//!                    └──▶ attributes, group id, deduplication id
+//! ```
+//!
+//! `data` and `metadata` cross both ways as raw JSON: they are never parsed
+//! and written again, so every number and every escape arrives as it was.
+
+mod attributes;
+mod event;
+mod position;
+mod write;
+
+pub use attributes::{Attribute, MAX_ATTRIBUTES, group_id};
+pub use event::{Event, EventError};
+pub use position::{InvalidPosition, Position};
+pub use write::Envelope;
+
+/// The event type that `relay check` sends to prove the permission to publish.
+///
+/// A consumer takes it from the queue and does nothing else with it.
+pub const PROBE_EVENT_TYPE: &str = "relay.check";

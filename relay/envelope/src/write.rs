@@ -1,0 +1,231 @@
+//! An envelope to its JSON body.
+
+use crate::Position;
+use uuid::Uuid;
+
+/// One event about to be published, borrowing from the row it was read from.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope<'a> {
+    /// Stable identity: the same however often the event is sent.
+    pub event_id: Uuid,
+    /// What happened, such as `order.created`.
+    pub event_type: &'a str,
+    /// The version of `data`'s shape.
+    pub event_version: &'a str,
+    /// When it happened, RFC 3339 in UTC.
+    pub timestamp: &'a str,
+    /// Which service published it.
+    pub source: &'a str,
+    /// The kind of thing it happened to.
+    pub aggregate_type: &'a str,
+    /// Which one it happened to: the ordering key.
+    pub aggregate_id: &'a str,
+    /// The aggregate's version after the event, from 1; `None` where the author keeps none.
+    pub aggregate_version: Option<i64>,
+    /// Whose event it is; written into `metadata` as `tenant_id`.
+    pub tenant_id: Option<&'a str>,
+    /// The business operation that the event is part of.
+    pub correlation_id: Option<&'a str>,
+    /// The event or command that caused this one.
+    pub causation_id: Option<&'a str>,
+    /// The payload, raw JSON.
+    pub data: &'a str,
+    /// The author's metadata, a raw JSON object.
+    pub metadata: &'a str,
+    /// Where the event stands in the stream.
+    pub position: Position,
+}
+
+impl Envelope<'_> {
+    /// Appends the event's JSON, in the default format, to `out`.
+    ///
+    /// `data` and `metadata` are copied as they are, but for the two characters
+    /// that JSON allows in a string and SQS refuses (U+FFFE and U+FFFF are no
+    /// XML 1.0 characters): those are written as JSON escapes.
+    pub fn write_json(&self, out: &mut String) {
+        out.reserve(self.data.len() + self.metadata.len() + 512);
+        out.push_str("{\"event_id\":\"");
+        let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
+        out.push_str(self.event_id.hyphenated().encode_lower(&mut id));
+        out.push('"');
+        text_field(out, "event_type", self.event_type);
+        text_field(out, "event_version", self.event_version);
+        text_field(out, "timestamp", self.timestamp);
+        text_field(out, "source", self.source);
+        text_field(out, "aggregate_type", self.aggregate_type);
+        text_field(out, "aggregate_id", self.aggregate_id);
+        if let Some(version) = self.aggregate_version {
+            out.push_str(",\"aggregate_version\":");
+            out.push_str(&version.to_string());
+        }
+        if let Some(id) = self.correlation_id {
+            text_field(out, "correlation_id", id);
+        }
+        if let Some(id) = self.causation_id {
+            text_field(out, "causation_id", id);
+        }
+        out.push_str(",\"data\":");
+        raw(out, self.data);
+        out.push_str(",\"metadata\":");
+        self.write_metadata(out);
+        out.push_str(",\"position\":\"");
+        out.push_str(&self.position.to_string());
+        out.push_str("\"}");
+    }
+
+    /// Writes the author's metadata with the tenant as its first member.
+    fn write_metadata(&self, out: &mut String) {
+        let members = self
+            .metadata
+            .trim_ascii()
+            .strip_prefix('{')
+            .map(str::trim_ascii_start);
+        match (self.tenant_id, members) {
+            // An author who wrote the tenant into the metadata too keeps what he wrote.
+            (Some(tenant), Some(members)) if !members.contains("\"tenant_id\"") => {
+                out.push_str("{\"tenant_id\":");
+                text(out, tenant);
+                if !members.starts_with('}') {
+                    out.push(',');
+                }
+                raw(out, members);
+            }
+            _ => raw(out, self.metadata),
+        }
+    }
+}
+
+fn text_field(out: &mut String, name: &str, value: &str) {
+    out.push_str(",\"");
+    out.push_str(name);
+    out.push_str("\":");
+    text(out, value);
+}
+
+/// Writes a JSON string; the same escapes as serde_json, and the non-characters.
+fn text(out: &mut String, value: &str) {
+    out.push('"');
+    let mut clean_from = 0;
+    for (at, c) in value.char_indices() {
+        if !matches!(c, '"' | '\\' | '\0'..='\x1f' | '\u{fffe}' | '\u{ffff}') {
+            continue;
+        }
+        out.push_str(&value[clean_from..at]);
+        clean_from = at + c.len_utf8();
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            other => escape(out, other),
+        }
+    }
+    out.push_str(&value[clean_from..]);
+    out.push('"');
+}
+
+/// Writes `\uXXXX`; only for characters of the basic plane.
+fn escape(out: &mut String, c: char) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.push_str("\\u");
+    for shift in [12, 8, 4, 0] {
+        out.push(char::from(DIGITS[(c as usize >> shift) & 0xf]));
+    }
+}
+
+/// Copies raw JSON. Outside strings JSON is ASCII, so the non-characters can
+/// only stand inside one, where an escape means the same.
+fn raw(out: &mut String, json: &str) {
+    let mut rest = json;
+    while let Some(at) = rest.find(['\u{fffe}', '\u{ffff}']) {
+        out.push_str(&rest[..at]);
+        let after = &rest[at..];
+        let mut chars = after.chars();
+        if let Some(c) = chars.next() {
+            escape(out, c);
+        }
+        rest = chars.as_str();
+    }
+    out.push_str(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Event;
+    use proptest::prelude::*;
+
+    fn envelope<'a>(aggregate_id: &'a str, data: &'a str, metadata: &'a str) -> Envelope<'a> {
+        Envelope {
+            event_id: Uuid::from_u128(0x0193_0000_0000_7000_8000_0000_0000_0001),
+            event_type: "order.created",
+            event_version: "1.0",
+            timestamp: "2026-01-15T10:30:00.000Z",
+            source: "order-service",
+            aggregate_type: "order",
+            aggregate_id,
+            aggregate_version: Some(5),
+            tenant_id: Some("acme"),
+            correlation_id: Some("c-1"),
+            causation_id: None,
+            data,
+            metadata,
+            position: Position {
+                commit_lsn: 0x16b_3748,
+                ordinal: 3,
+            },
+        }
+    }
+
+    fn body(envelope: &Envelope<'_>) -> String {
+        let mut out = String::new();
+        envelope.write_json(&mut out);
+        out
+    }
+
+    #[test]
+    fn the_default_format() {
+        let expected = include_str!("../golden/relay_1.json").trim_end();
+        assert_eq!(
+            body(&envelope(
+                "ord_123456",
+                r#"{"total": 1.50}"#,
+                r#"{"user_id": "u1"}"#
+            )),
+            expected
+        );
+    }
+
+    #[test]
+    fn the_tenant_joins_empty_metadata_and_does_not_double() {
+        assert!(body(&envelope("o", "{}", "{}")).contains(r#""metadata":{"tenant_id":"acme"}"#));
+        let own = r#"{"tenant_id": "other"}"#;
+        assert!(body(&envelope("o", "{}", own)).contains(&format!("\"metadata\":{own}")));
+    }
+
+    #[test]
+    fn characters_that_sqs_refuses_are_escaped() {
+        let body = body(&envelope(
+            "a\u{ffff}\u{1}b",
+            "{\"x\":\"\u{fffe}\u{ffff}é\"}",
+            "{}",
+        ));
+        assert!(
+            body.contains(r#""aggregate_id":"a\uffff\u0001b""#),
+            "{body}"
+        );
+        assert!(body.contains("{\"x\":\"\\ufffe\\uffffé\"}"), "{body}");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_texts_the_body_reads_back(id in "\\PC{1,40}|[\\x00-\\x1f\"\\\\]{1,5}", value in any::<String>()) {
+            let data = serde_json::to_string(&value).unwrap();
+            let event = Event::from_json(&body(&envelope(&id, &data, "{}"))).unwrap();
+            prop_assert_eq!(&event.aggregate_id, &id);
+            let read: String = serde_json::from_str(event.data.get()).unwrap();
+            prop_assert_eq!(read, value);
+        }
+    }
+}
