@@ -1,1 +1,123 @@
 //! A Postgres connection string and the TLS it asks for.
+//!
+//! Knows: libpq's names for TLS, which hosts are local, how a connection is
+//! opened. Must not know: what is said over the connection. Reads no
+//! environment; what is handed in decides.
+//!
+//! Closed by default: a host that is not local is only ever spoken to over TLS
+//! with its certificate and its name verified, whatever `sslmode` says short of
+//! `disable`, which is refused.
+
+mod connect;
+mod error;
+mod parse;
+mod tls;
+
+pub use connect::CONNECT_TIMEOUT;
+pub use error::Error;
+
+use std::fmt;
+use std::path::PathBuf;
+use tokio_postgres::Config;
+use tokio_postgres::config::Host;
+
+/// Where the certificates of trusted authorities come from.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+enum Roots {
+    /// The system's.
+    #[default]
+    System,
+    /// A PEM file, as `sslrootcert` names it; RDS needs its own bundle.
+    File(PathBuf),
+}
+
+/// A parsed connection string. Neither `Debug` nor `Display` shows the password.
+#[derive(Clone)]
+pub struct Dsn {
+    config: Config,
+    roots: Roots,
+}
+
+impl Dsn {
+    /// What tokio-postgres makes of it.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The same server, another database.
+    #[must_use]
+    pub fn with_database(mut self, database: &str) -> Self {
+        self.config.dbname(database);
+        self
+    }
+
+    /// The same, with this password if the string has none.
+    #[must_use]
+    pub fn with_password_from(mut self, password: Option<String>) -> Self {
+        if let (None, Some(password)) = (self.config.get_password(), password) {
+            self.config.password(password);
+        }
+        self
+    }
+
+    /// The database's name: the user's where the string names none, as libpq does.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        self.config
+            .get_dbname()
+            .or_else(|| self.config.get_user())
+            .unwrap_or("postgres")
+    }
+
+    /// The role to log in as.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        self.config.get_user().unwrap_or("postgres")
+    }
+
+    /// Whether every host is this machine: a loopback address, `localhost` or a unix socket.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let local_name = |host: &Host| match host {
+            Host::Unix(_) => true,
+            Host::Tcp(name) => {
+                name == "localhost"
+                    || name
+                        .parse::<std::net::IpAddr>()
+                        .is_ok_and(|address| address.is_loopback())
+            }
+        };
+        self.config.get_hosts().iter().all(local_name)
+            && self
+                .config
+                .get_hostaddrs()
+                .iter()
+                .all(std::net::IpAddr::is_loopback)
+    }
+}
+
+impl fmt::Display for Dsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "postgres://{}@", self.user())?;
+        for (at, host) in self.config.get_hosts().iter().enumerate() {
+            let port = match self.config.get_ports() {
+                [] => 5432,
+                [port] => *port,
+                ports => ports.get(at).copied().unwrap_or(5432),
+            };
+            let comma = if at == 0 { "" } else { "," };
+            match host {
+                Host::Tcp(name) => write!(f, "{comma}{name}:{port}")?,
+                Host::Unix(path) => write!(f, "{comma}{}:{port}", path.display())?,
+            }
+        }
+        write!(f, "/{}", self.database())
+    }
+}
+
+impl fmt::Debug for Dsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Dsn({self})")
+    }
+}

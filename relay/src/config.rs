@@ -1,0 +1,407 @@
+//! What the operator decides: one file, each key also an environment variable.
+//!
+//! Knows: the keys, their defaults, and how the two sources are merged. Must
+//! not know: the process's environment, which is handed in.
+
+use crate::publish::{Address, AddressError};
+use bytesize::ByteSize;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// A text that no log may show.
+#[derive(Clone, Default, Deserialize, Eq, PartialEq)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text; for the one place that needs it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where changes are read.
+    pub postgres: Postgres,
+    /// Where events go, and how many at a time.
+    pub publish: Publish,
+    /// How the outbox table is kept.
+    pub outbox: Outbox,
+    /// Which aggregate types go elsewhere than `publish.to`.
+    pub route: Vec<Route>,
+}
+
+/// `[postgres]`
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Postgres {
+    /// The connection string of the source database.
+    pub url: Secret,
+    /// The replication slot; it is also the lock between two relays.
+    pub slot: String,
+    /// The publication that names the outbox.
+    pub publication: String,
+}
+
+impl Default for Postgres {
+    fn default() -> Self {
+        Self { url: Secret::default(), slot: "relay".to_owned(), publication: "relay".to_owned() }
+    }
+}
+
+/// `[publish]`
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Publish {
+    /// Where events go that no route sends elsewhere.
+    pub to: Option<String>,
+    /// The `source` of the events; the database's name where it is not set.
+    pub source: Option<String>,
+    /// How many bytes of events may be on their way.
+    pub bytes_in_flight: ByteSize,
+    /// How many requests one destination may have in flight.
+    pub requests_in_flight: usize,
+    /// How long a shutdown waits for events that are on their way.
+    #[serde(deserialize_with = "duration")]
+    pub shutdown_grace: Duration,
+}
+
+impl Default for Publish {
+    fn default() -> Self {
+        Self {
+            to: None,
+            source: None,
+            bytes_in_flight: ByteSize::mib(32),
+            requests_in_flight: 64,
+            shutdown_grace: Duration::from_secs(20),
+        }
+    }
+}
+
+/// `[outbox]`
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Outbox {
+    /// For how many coming days there is a partition.
+    pub partitions_ahead: u16,
+    /// How long a partition is kept after its events were published.
+    #[serde(deserialize_with = "duration")]
+    pub keep: Duration,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { partitions_ahead: 7, keep: Duration::from_secs(7 * 24 * 3600) }
+    }
+}
+
+/// `[[route]]`
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// The aggregate type whose events it takes.
+    pub aggregate_type: String,
+    /// Where they go.
+    pub to: String,
+}
+
+fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    humantime::parse_duration(&text).map_err(|_| {
+        serde::de::Error::custom(format!("expected a duration such as 10s or 7days, found {text:?}"))
+    })
+}
+
+/// A key, its variable, and what it means: the reference table of the manual.
+pub const KEYS: &[(&str, &str, &str)] = &[
+    ("postgres.url", "DATABASE_URL", "connection string of the source database"),
+    ("postgres.slot", "RELAY_SLOT", "replication slot (relay)"),
+    ("postgres.publication", "RELAY_PUBLICATION", "publication (relay)"),
+    ("publish.to", "RELAY_TOPIC_ARN", "ARN of a topic or queue, or URL of a queue"),
+    ("publish.source", "RELAY_SOURCE", "source of the events (the database's name)"),
+    ("publish.bytes_in_flight", "RELAY_BYTES_IN_FLIGHT", "bytes of events on their way (32 MiB)"),
+    ("publish.requests_in_flight", "RELAY_REQUESTS_IN_FLIGHT", "requests in flight to one destination (64)"),
+    ("publish.shutdown_grace", "RELAY_SHUTDOWN_GRACE", "how long a shutdown waits for events on their way (20s)"),
+    ("outbox.partitions_ahead", "RELAY_OUTBOX_PARTITIONS_AHEAD", "days with a partition made ahead (7)"),
+    ("outbox.keep", "RELAY_OUTBOX_KEEP", "how long published partitions are kept (7days)"),
+    ("route", "RELAY_ROUTES", "in the variable: TYPE=ADDRESS, separated by commas"),
+];
+
+/// Variables that begin with `RELAY_` and are no keys.
+const OTHER_VARIABLES: &[&str] = &["RELAY_CONFIG", "RELAY_LOG", "RELAY_LOG_FORMAT"];
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("expected a configuration file at {path}")]
+    File {
+        /// Where it was looked for.
+        path: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file, with the variables put in, is not a configuration.
+    #[error("{message}")]
+    Invalid {
+        /// What is wrong, with the nearest known key where one is unknown.
+        message: String,
+    },
+    /// A variable that begins with `RELAY_` and means nothing.
+    #[error("expected a known variable, found {found}; did you mean {nearest}?")]
+    UnknownVariable {
+        /// The variable.
+        found: String,
+        /// The nearest known one.
+        nearest: &'static str,
+    },
+    /// A value that must be there is not.
+    #[error("expected {key}, found nothing; set {variable} or {key} in relay.toml")]
+    Missing {
+        /// The key.
+        key: &'static str,
+        /// Its variable.
+        variable: &'static str,
+    },
+    /// A destination is not an address.
+    #[error("{key} is wrong")]
+    Address {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        #[source]
+        source: AddressError,
+    },
+    /// A value is out of its range.
+    #[error("expected {key} to be {expected}, found {found}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// What it may be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+}
+
+impl Config {
+    /// Merges a file's text and the environment; a variable wins over the file.
+    ///
+    /// # Errors
+    /// When a key or a `RELAY_` variable is unknown, or a value is of another type.
+    pub fn from_sources(
+        file: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let invalid = |message: String| ConfigError::Invalid { message };
+        let mut table: toml::Table = file.parse().map_err(|e: toml::de::Error| invalid(e.to_string()))?;
+        for (name, value) in environment {
+            if let Some((key, ..)) = KEYS.iter().find(|(_, variable, _)| *variable == name) {
+                set(&mut table, key, &value).map_err(|message| invalid(format!("{name}: {message}")))?;
+            } else if name.starts_with("RELAY_") && !OTHER_VARIABLES.contains(&name.as_str()) {
+                let nearest = nearest(&name, KEYS.iter().map(|(_, variable, _)| *variable));
+                return Err(ConfigError::UnknownVariable { found: name, nearest });
+            }
+        }
+        let config: Self = table.try_into().map_err(|e: toml::de::Error| invalid(explain(e.message())))?;
+        config.check()
+    }
+
+    fn check(self) -> Result<Self, ConfigError> {
+        if !(1..=4096).contains(&self.publish.requests_in_flight) {
+            return Err(ConfigError::Range {
+                key: "publish.requests_in_flight",
+                expected: "1 to 4096",
+                found: self.publish.requests_in_flight.to_string(),
+            });
+        }
+        let slot = &self.postgres.slot;
+        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        if !(1..=63).contains(&slot.len()) || !slot.bytes().all(legal) {
+            return Err(ConfigError::Range {
+                key: "postgres.slot",
+                expected: "1 to 63 lower-case letters, digits and underscores",
+                found: slot.clone(),
+            });
+        }
+        Ok(self)
+    }
+
+    /// The connection string.
+    ///
+    /// # Errors
+    /// When it is not set.
+    pub fn database_url(&self) -> Result<&str, ConfigError> {
+        match self.postgres.url.reveal() {
+            "" => Err(ConfigError::Missing { key: "postgres.url", variable: "DATABASE_URL" }),
+            url => Ok(url),
+        }
+    }
+
+    /// The addresses that events go to, each once, and which aggregate types go to which.
+    ///
+    /// # Errors
+    /// When there is none, or one is not an address.
+    pub fn destinations(&self) -> Result<Destinations, ConfigError> {
+        let mut addresses = Vec::new();
+        let mut place = |key: String, text: &str| -> Result<usize, ConfigError> {
+            let address: Address = text.parse().map_err(|source| ConfigError::Address { key, source })?;
+            if let Some(at) = addresses.iter().position(|known| *known == address) {
+                return Ok(at);
+            }
+            addresses.push(address);
+            Ok(addresses.len() - 1)
+        };
+        let default = match &self.publish.to {
+            Some(text) => Some(place("publish.to (RELAY_TOPIC_ARN)".to_owned(), text)?),
+            None => None,
+        };
+        let mut by_type = BTreeMap::new();
+        for route in &self.route {
+            let key = format!("route of {:?}", route.aggregate_type);
+            by_type.insert(route.aggregate_type.clone(), place(key, &route.to)?);
+        }
+        if addresses.is_empty() {
+            return Err(ConfigError::Missing { key: "publish.to", variable: "RELAY_TOPIC_ARN" });
+        }
+        Ok(Destinations { addresses, default, by_type })
+    }
+}
+
+/// Where events go.
+#[derive(Clone, Debug)]
+pub struct Destinations {
+    /// The addresses; a place in this list names a destination.
+    pub addresses: Vec<Address>,
+    /// Where events go that no route sends elsewhere.
+    pub default: Option<usize>,
+    /// Where the events of an aggregate type go.
+    pub by_type: BTreeMap<String, usize>,
+}
+
+fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
+    if key == "route" {
+        let routes = value.split(',').filter(|pair| !pair.trim().is_empty()).map(|pair| {
+            let (aggregate_type, to) = pair.split_once('=').ok_or_else(|| {
+                format!("expected TYPE=ADDRESS, separated by commas, found {pair:?}")
+            })?;
+            let mut route = toml::Table::new();
+            route.insert("aggregate_type".to_owned(), aggregate_type.trim().into());
+            route.insert("to".to_owned(), to.trim().into());
+            Ok(toml::Value::Table(route))
+        });
+        let routes = routes.collect::<Result<Vec<_>, String>>()?;
+        table.insert(key.to_owned(), toml::Value::Array(routes));
+        return Ok(());
+    }
+    let Some((section, name)) = key.split_once('.') else { return Ok(()) };
+    let is_number = matches!(name, "requests_in_flight" | "partitions_ahead");
+    let value = if is_number {
+        let number: i64 = value.parse().map_err(|_| format!("expected a number, found {value:?}"))?;
+        toml::Value::Integer(number)
+    } else {
+        toml::Value::String(value.to_owned())
+    };
+    let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    let section = section.as_table_mut().ok_or("expected a table of that name in the file")?;
+    section.insert(name.to_owned(), value);
+    Ok(())
+}
+
+/// Adds the nearest known key to serde's word about an unknown one.
+fn explain(message: &str) -> String {
+    let Some(unknown) = message.strip_prefix("unknown field `").and_then(|m| m.split('`').next()) else {
+        return message.to_owned();
+    };
+    let known = message.split('`').skip(3).step_by(2);
+    let nearest = known.max_by(|a, b| {
+        strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b))
+    });
+    let nearest = nearest.map(|key| format!("; did you mean `{key}`?")).unwrap_or_default();
+    format!("expected a known key, found `{unknown}`{nearest}")
+}
+
+fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
+    known
+        .max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:orders.fifo";
+
+    fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn two_variables_are_enough() {
+        let config = Config::from_sources("", env(&[("DATABASE_URL", "postgres://u@h/d"), ("RELAY_TOPIC_ARN", TOPIC), ("HOME", "/")])).unwrap();
+        assert_eq!(config.database_url().unwrap(), "postgres://u@h/d");
+        assert_eq!(config.destinations().unwrap().addresses[0].to_string(), TOPIC);
+    }
+
+    #[test]
+    fn a_variable_wins_over_the_file() {
+        let file = "[postgres]\nslot = 'a'\n[publish]\nshutdown_grace = '5s'\nbytes_in_flight = '1MiB'\n";
+        let config = Config::from_sources(file, env(&[("RELAY_SLOT", "b"), ("RELAY_REQUESTS_IN_FLIGHT", "3")])).unwrap();
+        assert_eq!(config.postgres.slot, "b");
+        assert_eq!(config.publish.requests_in_flight, 3);
+        assert_eq!(config.publish.shutdown_grace, Duration::from_secs(5));
+        assert_eq!(config.publish.bytes_in_flight, ByteSize::mib(1));
+    }
+
+    #[test]
+    fn what_is_unknown_is_refused_with_the_nearest() {
+        let error = Config::from_sources("[postgres]\nslott = 'a'", env(&[])).unwrap_err().to_string();
+        assert!(error.contains("`slott`") && error.contains("did you mean `slot`"), "{error}");
+        let error = Config::from_sources("", env(&[("RELAY_SLOTT", "a")])).unwrap_err().to_string();
+        assert!(error.contains("did you mean RELAY_SLOT?"), "{error}");
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        for (name, value, said) in [
+            ("RELAY_SLOT", "My-Slot", "lower-case"),
+            ("RELAY_REQUESTS_IN_FLIGHT", "0", "1 to 4096"),
+            ("RELAY_REQUESTS_IN_FLIGHT", "many", "expected a number"),
+            ("RELAY_SHUTDOWN_GRACE", "soon", "a duration such as"),
+            ("RELAY_ROUTES", "order", "TYPE=ADDRESS"),
+        ] {
+            let error = Config::from_sources("", env(&[(name, value)])).unwrap_err().to_string();
+            assert!(error.contains(said), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn routes_share_destinations() {
+        let routes = format!("order={TOPIC}, customer=arn:aws:sqs:eu-west-1:123456789012:customers");
+        let config = Config::from_sources("", env(&[("RELAY_TOPIC_ARN", TOPIC), ("RELAY_ROUTES", &routes)])).unwrap();
+        let destinations = config.destinations().unwrap();
+        assert_eq!(destinations.addresses.len(), 2);
+        assert_eq!(destinations.by_type["order"], 0);
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        let config = Config::from_sources("", env(&[("DATABASE_URL", "postgres://u:hunter2@h/d")])).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,81 @@
+//! Events to the broker: one request for a batch, one outcome for each entry.
+
+mod backoff;
+mod destination;
+mod outcome;
+pub mod schedule;
+mod sns;
+mod sqs;
+
+pub use backoff::backoff;
+pub use destination::{Address, AddressError, Destination, DestinationError, aws_config};
+pub use outcome::{Class, Outcome, classify};
+
+use crate::ledger::TransactionId;
+use envelope::Position;
+use std::future::Future;
+use uuid::Uuid;
+
+/// Names a destination by its place in the list the pipeline was given.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct DestinationId(pub usize);
+
+/// An envelope as it will be sent: nothing is left to compute for a request.
+#[derive(Clone, Debug)]
+pub struct Sealed {
+    /// The event's identity; the deduplication id on FIFO topics and queues.
+    pub event_id: Uuid,
+    /// What happened; for logs and dead letters.
+    pub event_type: String,
+    /// The ordering key, as the author wrote it.
+    pub key: String,
+    /// The JSON body.
+    pub body: String,
+    /// The message attributes, all of data type String.
+    pub attributes: Vec<(&'static str, String)>,
+}
+
+/// An envelope on its way to one destination.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The transaction to settle when this entry is done.
+    pub transaction: TransactionId,
+    /// Where to.
+    pub destination: DestinationId,
+    /// Its place in the stream.
+    pub position: Position,
+    /// How often it was sent before.
+    pub attempts: u32,
+    /// Whether it must have a request to itself: one that it shared was refused
+    /// as a whole, and the broker did not say for whose sake.
+    pub alone: bool,
+    /// What is sent.
+    pub event: Sealed,
+}
+
+impl Outgoing {
+    /// Its size as SNS and SQS count it: the body, and of each attribute the
+    /// name, the data type and the value.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        const DATA_TYPE: usize = "String".len();
+        let attributes = &self.event.attributes;
+        let attributes: usize = attributes.iter().map(|(n, v)| n.len() + DATA_TYPE + v.len()).sum();
+        self.event.body.len() + attributes
+    }
+}
+
+/// Something that takes batches of events.
+///
+/// A publisher cannot fail: a request that fails as a whole is the same outcome
+/// for each entry, so there is one account of what was accepted.
+pub trait Publisher: Clone + Send + Sync + 'static {
+    /// Sends the entries in one request, in order; returns one outcome for each, in order.
+    fn publish(&self, batch: &[&Outgoing]) -> impl Future<Output = Vec<Outcome>> + Send;
+
+    /// What one request may hold.
+    fn limits(&self) -> schedule::BatchLimits;
+
+    /// What it is called in logs and dead letters.
+    fn name(&self) -> &str;
+}

@@ -1,0 +1,27 @@
+-- Events that can never be sent, with the reason: nothing committed is lost.
+create table relay.dead_letter (
+  id bigint generated always as identity primary key,
+  event_id uuid,
+  destination text not null,
+  key text not null,
+  event_type text not null,
+  reason text not null,
+  error_code text,
+  attempts integer not null,
+  position text not null,
+  body text not null,
+  first_failed_at timestamptz not null default now(),
+  unique (destination, position)
+);
+
+comment on table relay.dead_letter is 'Events that can never be sent to their destination, kept with the reason.';
+comment on column relay.dead_letter.event_id is 'The event''s identity; null where the row had none that could be read.';
+comment on column relay.dead_letter.destination is 'The topic or queue it was meant for.';
+comment on column relay.dead_letter.key is 'The ordering key.';
+comment on column relay.dead_letter.event_type is 'What happened.';
+comment on column relay.dead_letter.reason is 'Why it cannot be sent, and what to do.';
+comment on column relay.dead_letter.error_code is 'The broker''s own code, when the broker refused it.';
+comment on column relay.dead_letter.attempts is 'How often it was sent.';
+comment on column relay.dead_letter.position is 'Its place in the stream; makes a second record of the same event a no-op.';
+comment on column relay.dead_letter.body is 'The body as it would have been sent, or the row as it was read.';
+comment on column relay.dead_letter.first_failed_at is 'When it was set aside.';
