@@ -12,7 +12,7 @@ use pgoutput::Lsn;
 use std::collections::VecDeque;
 
 /// Names a transaction in the ledger for as long as the process lives.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TransactionId(u64);
 
 /// What the reader shall do with a transaction that begins.
@@ -34,7 +34,9 @@ pub enum Begun {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum LedgerError {
     /// A commit that should have come before ones that were already read.
-    #[error("transaction at {commit} came after the one at {newest}: the server's history is not the one read before")]
+    #[error(
+        "transaction at {commit} came after the one at {newest}: the server's history is not the one read before"
+    )]
     OutOfOrder {
         /// The commit LSN that came.
         commit: Lsn,
@@ -89,16 +91,28 @@ impl Ledger {
         if commit_lsn < self.flushed {
             return Ok(Begun::Skip);
         }
-        match self.open.binary_search_by_key(&commit_lsn, |t| t.commit_lsn) {
+        match self
+            .open
+            .binary_search_by_key(&commit_lsn, |t| t.commit_lsn)
+        {
             Ok(at) => Ok(match &self.open[at] {
                 Transaction { end: Some(_), .. } => Begun::Skip,
-                Transaction { taken, .. } => {
-                    Begun::Take { id: TransactionId(self.front + at as u64), from: *taken }
-                }
+                Transaction { taken, .. } => Begun::Take {
+                    id: TransactionId(self.front + at as u64),
+                    from: *taken,
+                },
             }),
             Err(at) if at == self.open.len() => {
-                self.open.push_back(Transaction { commit_lsn, taken: 0, pending: 0, end: None });
-                Ok(Begun::Take { id: TransactionId(self.front + at as u64), from: 0 })
+                self.open.push_back(Transaction {
+                    commit_lsn,
+                    taken: 0,
+                    pending: 0,
+                    end: None,
+                });
+                Ok(Begun::Take {
+                    id: TransactionId(self.front + at as u64),
+                    from: 0,
+                })
             }
             Err(_) => Err(LedgerError::OutOfOrder {
                 commit: commit_lsn,
@@ -118,7 +132,10 @@ impl Ledger {
     /// Notes that one event of the transaction was accepted or set aside.
     pub fn settle(&mut self, id: TransactionId) {
         if let Some(transaction) = self.transaction(id) {
-            debug_assert!(transaction.pending > 0, "settled more events than were taken");
+            debug_assert!(
+                transaction.pending > 0,
+                "settled more events than were taken"
+            );
             transaction.pending = transaction.pending.saturating_sub(1);
         }
         self.advance();
@@ -254,7 +271,10 @@ mod tests {
         let mut ledger = Ledger::default();
         taken(ledger.begin(Lsn::from(10)));
         taken(ledger.begin(Lsn::from(30)));
-        assert!(matches!(ledger.begin(Lsn::from(20)), Err(LedgerError::OutOfOrder { .. })));
+        assert!(matches!(
+            ledger.begin(Lsn::from(20)),
+            Err(LedgerError::OutOfOrder { .. })
+        ));
     }
 
     proptest! {
@@ -285,7 +305,7 @@ mod tests {
                     1..=3 if next < sizes.len() => {
                         if let Begun::Take { id, from } = ledger.begin(commit(next)).unwrap() {
                             prop_assert_eq!(from, reads[next], "resumes where it was cut");
-                            let upto = from + choose((sizes[next] - from + 1) as usize) as u32;
+                            let upto = (from..=sizes[next]).nth(choose((sizes[next] - from + 1) as usize)).unwrap();
                             for ordinal in from..upto {
                                 ledger.take(id, ordinal, 1);
                                 on_the_way.push((next, id));

@@ -1,1 +1,31 @@
-//! relay.
+//! Relay reads a Postgres database's committed changes by logical replication
+//! and publishes them as events to SNS and SQS, in order per key and without loss.
+//!
+//! The path of an event, which is also the order of the modules:
+//!
+//! ```text
+//! Postgres ─▶ wire ─▶ pgoutput ─▶ transaction ─▶ outbox ─▶ route ─▶ seal ─▶ publish ─▶ SNS, SQS
+//!               ▲                                                             │
+//!               └───────────── confirmed LSN ◀────────── ledger ◀─────────────┘
+//! ```
+//!
+//! `transaction`, `outbox`, `route`, `seal`, `intake`, `publish::schedule` and
+//! `ledger` are pure: they hold the promises, and their tests state them.
+//! [`pipeline::run`] puts the stages together; the program and the tests call it.
+
+pub mod config;
+pub mod dead_letter;
+pub mod intake;
+pub mod ledger;
+pub mod migrate;
+pub mod outbox;
+pub mod pipeline;
+pub mod publish;
+pub mod route;
+pub mod seal;
+pub mod slot;
+mod source;
+pub mod transaction;
+pub mod wire;
+
+pub use source::SourceError;

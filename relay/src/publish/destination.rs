@@ -36,7 +36,9 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let refused = || AddressError { found: text.to_owned() };
+        let refused = || AddressError {
+            found: text.to_owned(),
+        };
         if text.starts_with("https://") || text.starts_with("http://") {
             return Ok(Self::QueueUrl(text.to_owned()));
         }
@@ -180,7 +182,9 @@ pub async fn aws_config(region: Option<&str>) -> SdkConfig {
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts)
         .region(regions)
-        .app_name(aws_config::AppName::new("relay").unwrap_or_else(|_| unreachable!("a legal name")))
+        .app_name(
+            aws_config::AppName::new("relay").unwrap_or_else(|_| unreachable!("a legal name")),
+        )
         .load()
         .await
 }
@@ -194,10 +198,19 @@ mod tests {
         let topic = "arn:aws:sns:eu-west-1:123456789012:orders.fifo";
         assert_eq!(topic.parse(), Ok(Address::TopicArn(topic.to_owned())));
         let queue = "arn:aws:sqs:eu-west-1:123456789012:orders";
-        assert_eq!(queue.parse::<Address>().unwrap().region(), Some("eu-west-1"));
+        assert_eq!(
+            queue.parse::<Address>().unwrap().region(),
+            Some("eu-west-1")
+        );
         let url = "https://sqs.eu-west-1.amazonaws.com/123456789012/orders";
         assert_eq!(url.parse(), Ok(Address::QueueUrl(url.to_owned())));
-        for wrong in ["", "orders", "arn:aws:s3:::bucket", "arn:aws:sns:eu-west-1:1:", "arn:aws:sns:eu-west-1:1:a:b"] {
+        for wrong in [
+            "",
+            "orders",
+            "arn:aws:s3:::bucket",
+            "arn:aws:sns:eu-west-1:1:",
+            "arn:aws:sns:eu-west-1:1:a:b",
+        ] {
             let error = wrong.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains("expected the ARN"), "{error}");
         }

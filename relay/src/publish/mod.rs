@@ -54,13 +54,29 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
+    /// An entry that belongs to no transaction, to try a destination with.
+    #[must_use]
+    pub fn probe(event: Sealed) -> Self {
+        Self {
+            transaction: TransactionId::default(),
+            destination: DestinationId(0),
+            position: Position::default(),
+            attempts: 0,
+            alone: false,
+            event,
+        }
+    }
+
     /// Its size as SNS and SQS count it: the body, and of each attribute the
     /// name, the data type and the value.
     #[must_use]
     pub fn bytes(&self) -> usize {
         const DATA_TYPE: usize = "String".len();
         let attributes = &self.event.attributes;
-        let attributes: usize = attributes.iter().map(|(n, v)| n.len() + DATA_TYPE + v.len()).sum();
+        let attributes: usize = attributes
+            .iter()
+            .map(|(n, v)| n.len() + DATA_TYPE + v.len())
+            .sum();
         self.event.body.len() + attributes
     }
 }

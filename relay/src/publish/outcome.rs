@@ -59,7 +59,12 @@ impl Outcome {
     }
 
     /// The same failure for each entry of a request that failed as a whole.
-    pub(super) fn all(batch: &[&Outgoing], code: &str, message: &str, server_error: bool) -> Vec<Self> {
+    pub(super) fn all(
+        batch: &[&Outgoing],
+        code: &str,
+        message: &str,
+        server_error: bool,
+    ) -> Vec<Self> {
         let class = classify(code, server_error);
         let failed = Self::Failed {
             class,
@@ -133,15 +138,32 @@ mod tests {
 
     #[test]
     fn each_code_has_its_class() {
-        for code in ["Throttled", "ThrottledException", "InternalError", "KMSThrottling", "RequestThrottled", "timeout", "new"] {
+        for code in [
+            "Throttled",
+            "ThrottledException",
+            "InternalError",
+            "KMSThrottling",
+            "RequestThrottled",
+            "timeout",
+            "new",
+        ] {
             assert_eq!(classify(code, false), Class::Retry, "{code}");
         }
-        for code in ["NotFound", "AuthorizationError", "KMSDisabled", "QueueDoesNotExist"] {
+        for code in [
+            "NotFound",
+            "AuthorizationError",
+            "KMSDisabled",
+            "QueueDoesNotExist",
+        ] {
             assert_eq!(classify(code, false), Class::Destination, "{code}");
         }
         for code in ["InvalidParameter", "InvalidMessageContents"] {
             assert_eq!(classify(code, false), Class::Event, "{code}");
-            assert_eq!(classify(code, true), Class::Retry, "{code} with a server error");
+            assert_eq!(
+                classify(code, true),
+                Class::Retry,
+                "{code} with a server error"
+            );
         }
     }
 }

@@ -86,7 +86,10 @@ impl Lane {
             return;
         }
         let name: Arc<str> = Arc::from(&*entry.event.key);
-        let queue = KeyQueue { name: Arc::clone(&name), waiting: VecDeque::from([entry]) };
+        let queue = KeyQueue {
+            name: Arc::clone(&name),
+            waiting: VecDeque::from([entry]),
+        };
         let key = if let Some(key) = self.free.pop() {
             self.keys[key] = queue;
             key
@@ -114,7 +117,9 @@ impl Lane {
         let mut batch = Vec::new();
         let mut bytes = 0;
         while batch.len() < self.limits.entries {
-            let Some(&key) = self.ready.front() else { break };
+            let Some(&key) = self.ready.front() else {
+                break;
+            };
             let Some(first) = self.keys[key].waiting.front() else {
                 self.ready.pop_front();
                 continue;
@@ -128,7 +133,9 @@ impl Lane {
                 break;
             }
             self.ready.pop_front();
-            let Some(entry) = self.keys[key].waiting.pop_front() else { continue };
+            let Some(entry) = self.keys[key].waiting.pop_front() else {
+                continue;
+            };
             let entry = InFlight { entry, key };
             if alone_too_large {
                 return Some(Work::TooLarge(entry));
@@ -194,7 +201,14 @@ impl Schedule {
     #[must_use]
     pub fn new(limits: Vec<BatchLimits>, budget: usize, max_requests: usize) -> Self {
         let lanes = limits.into_iter().map(Lane::new).collect();
-        Self { lanes, turn: 0, max_requests, budget, bytes: 0, entries: 0 }
+        Self {
+            lanes,
+            turn: 0,
+            max_requests,
+            budget,
+            bytes: 0,
+            entries: 0,
+        }
     }
 
     /// Puts an entry behind the others of its key.
@@ -227,7 +241,10 @@ impl Schedule {
     /// When `next` may have work that it has not now, time passing alone.
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {
-        self.lanes.iter().filter_map(|lane| lane.wake_at(self.max_requests)).min()
+        self.lanes
+            .iter()
+            .filter_map(|lane| lane.wake_at(self.max_requests))
+            .min()
     }
 
     /// Takes note that a request was answered, or failed as a whole.
@@ -236,7 +253,11 @@ impl Schedule {
     pub fn answered(&mut self, destination: DestinationId, pause_until: Option<Instant>) {
         let lane = &mut self.lanes[destination.0];
         lane.requests = lane.requests.saturating_sub(1);
-        lane.failures = if pause_until.is_some() { lane.failures.saturating_add(1) } else { 0 };
+        lane.failures = if pause_until.is_some() {
+            lane.failures.saturating_add(1)
+        } else {
+            0
+        };
         lane.paused_until = pause_until;
     }
 
@@ -247,6 +268,10 @@ impl Schedule {
     }
 
     /// Takes note that an entry was accepted or set aside: its key may go on.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "an entry that is done is gone"
+    )]
     pub fn done(&mut self, entry: InFlight) {
         self.bytes = self.bytes.saturating_sub(entry.entry.bytes());
         self.entries -= 1;
@@ -284,24 +309,25 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Ledger;
     use crate::publish::Sealed;
     use envelope::Position;
     use proptest::prelude::*;
     use std::time::Duration;
     use uuid::Uuid;
 
-    const LIMITS: BatchLimits = BatchLimits { entries: 10, bytes: 1000 };
+    const LIMITS: BatchLimits = BatchLimits {
+        entries: 10,
+        bytes: 1000,
+    };
 
     fn entry(destination: usize, key: &str, ordinal: u32, bytes: usize) -> Outgoing {
-        let id = match Ledger::default().begin(pgoutput::Lsn::from(1)) {
-            Ok(crate::ledger::Begun::Take { id, .. }) => id,
-            other => panic!("{other:?}"),
-        };
         Outgoing {
-            transaction: id,
+            transaction: crate::ledger::TransactionId::default(),
             destination: DestinationId(destination),
-            position: Position { commit_lsn: 1, ordinal },
+            position: Position {
+                commit_lsn: 1,
+                ordinal,
+            },
             attempts: 0,
             alone: false,
             event: Sealed {
@@ -329,7 +355,13 @@ mod tests {
             schedule.push(entry(0, key, ordinal, 1));
         }
         let mut batch = sent(schedule.next(now));
-        assert_eq!(batch.iter().map(|e| e.entry.position.ordinal).collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(
+            batch
+                .iter()
+                .map(|e| e.entry.position.ordinal)
+                .collect::<Vec<_>>(),
+            [0, 2]
+        );
         assert!(schedule.next(now).is_none());
         schedule.done(batch.remove(0));
         assert_eq!(sent(schedule.next(now))[0].entry.position.ordinal, 1);
@@ -341,7 +373,9 @@ mod tests {
         let mut schedule = Schedule::new(vec![LIMITS], 10_000, 8);
         schedule.push(entry(0, "big", 0, 2000));
         schedule.push(entry(0, "small", 1, 1));
-        let Some(Work::TooLarge(large)) = schedule.next(now) else { panic!("expected TooLarge") };
+        let Some(Work::TooLarge(large)) = schedule.next(now) else {
+            panic!("expected TooLarge")
+        };
         assert_eq!(sent(schedule.next(now)).len(), 1);
         schedule.done(large);
         assert_eq!(schedule.len(), 1);
@@ -351,7 +385,14 @@ mod tests {
     fn after_a_failed_request_one_probe_goes_at_a_time() {
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
-        let mut schedule = Schedule::new(vec![BatchLimits { entries: 1, bytes: 1000 }], 10_000, 8);
+        let mut schedule = Schedule::new(
+            vec![BatchLimits {
+                entries: 1,
+                bytes: 1000,
+            }],
+            10_000,
+            8,
+        );
         for key in ["a", "b", "c"] {
             schedule.push(entry(0, key, 0, 1));
         }
@@ -378,15 +419,15 @@ mod tests {
             let mut now = Instant::now();
             let mut schedule = Schedule::new(vec![LIMITS, LIMITS], 3000, 2);
             let mut outcomes = outcomes.into_iter().cycle();
-            let mut arrivals = arrivals.into_iter().enumerate().peekable();
+            let mut arrivals = (0_u32..).zip(arrivals).peekable();
             let mut expected: HashMap<(usize, u8), Vec<u32>> = HashMap::new();
             let mut done: HashMap<(usize, u8), Vec<u32>> = HashMap::new();
             let mut flying: VecDeque<Vec<InFlight>> = VecDeque::new();
             for _ in 0..20_000 {
                 while schedule.has_room() {
                     let Some((n, (destination, key, bytes))) = arrivals.next() else { break };
-                    expected.entry((destination, key)).or_default().push(n as u32);
-                    schedule.push(entry(destination, &key.to_string(), n as u32, bytes));
+                    expected.entry((destination, key)).or_default().push(n);
+                    schedule.push(entry(destination, &key.to_string(), n, bytes));
                 }
                 while let Some(work) = schedule.next(now) {
                     let batch = sent(Some(work));

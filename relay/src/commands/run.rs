@@ -1,0 +1,121 @@
+//! `relay run`: publish until told to stop.
+
+use super::{destinations, source};
+use anyhow::Context;
+use relay::config::{Config, Outbox};
+use relay::pipeline::{self, Setup};
+use relay::publish::Destination;
+use relay::route::Routes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How often the outbox's partitions are looked after.
+const MAINTENANCE: Duration = Duration::from_secs(3600);
+
+pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
+    let dsn = source(config)?;
+    let mut publishers = destinations(config).await?;
+    for destination in &mut publishers {
+        learn_limits(destination).await;
+    }
+    let confirmed_time = Arc::new(AtomicI64::new(0));
+    let maintenance = tokio::spawn(maintain(
+        dsn.clone(),
+        config.outbox.clone(),
+        Arc::clone(&confirmed_time),
+    ));
+    let setup = Setup {
+        slot: config.postgres.slot.clone(),
+        publication: config.postgres.publication.clone(),
+        source: config
+            .publish
+            .source
+            .clone()
+            .unwrap_or_else(|| dsn.database().to_owned()),
+        dsn,
+        routes: Routes::new(&config.destinations()?),
+        publishers,
+        bytes_in_flight: usize::try_from(config.publish.bytes_in_flight.as_u64())
+            .unwrap_or(usize::MAX),
+        requests_in_flight: config.publish.requests_in_flight,
+        shutdown_grace: config.publish.shutdown_grace,
+        confirmed_time,
+    };
+    let report = pipeline::run(setup, stop_signal()?).await;
+    maintenance.abort();
+    let report = report?;
+    tracing::info!(
+        published = report.published, dead_letters = report.dead_letters, confirmed = %report.confirmed, "stopped"
+    );
+    if report.unfinished > 0 {
+        tracing::warn!(
+            unfinished = report.unfinished,
+            "the grace was over before all was sent; what was not is sent at the next start"
+        );
+    }
+    Ok(report.unfinished == 0)
+}
+
+/// SIGTERM or Ctrl-C.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// A destination that cannot be asked is no reason not to start: events wait, and it is said.
+async fn learn_limits(destination: &mut Destination) {
+    match destination.learn_limits().await {
+        Ok(()) => {}
+        Err(error) => tracing::error!(
+            destination = %destination.address(), %error,
+            "the destination cannot be asked for its limits; its defaults are used (run `relay check` for the cure)"
+        ),
+    }
+}
+
+/// Makes the outbox's coming partitions and drops those that are done with.
+async fn maintain(dsn: dsn::Dsn, outbox: Outbox, confirmed: Arc<AtomicI64>) {
+    let mut every = tokio::time::interval(MAINTENANCE);
+    loop {
+        every.tick().await;
+        match maintain_once(&dsn, &outbox, confirmed.load(Ordering::Relaxed)).await {
+            Ok(done) => {
+                for line in done {
+                    tracing::info!("outbox: {line}");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the outbox's partitions could not be looked after; its default partition takes the rows");
+            }
+        }
+    }
+}
+
+async fn maintain_once(
+    dsn: &dsn::Dsn,
+    outbox: &Outbox,
+    confirmed: i64,
+) -> anyhow::Result<Vec<String>> {
+    let (client, driver) = dsn.connect("relay maintenance").await?;
+    // Nothing confirmed yet by this process: nothing is dropped.
+    let confirmed = (confirmed != 0).then_some(confirmed);
+    let keep = i64::try_from(outbox.keep.as_secs()).unwrap_or(i64::MAX);
+    let rows = client
+        .query(
+            "select relay.maintain_outbox($1, $2::bigint * interval '1 second',
+                timestamptz '2000-01-01 00:00:00+00' + $3::bigint * interval '1 microsecond')",
+            &[&i32::from(outbox.partitions_ahead), &keep, &confirmed],
+        )
+        .await;
+    drop(client);
+    driver.abort();
+    Ok(rows?.iter().map(|row| row.get(0)).collect())
+}

@@ -1,0 +1,51 @@
+//! Which event goes where.
+
+use crate::config::Destinations;
+use crate::publish::DestinationId;
+use std::collections::HashMap;
+
+/// The routes of the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    by_type: HashMap<String, DestinationId>,
+    default: Option<DestinationId>,
+}
+
+impl Routes {
+    /// The routes that a configuration names.
+    #[must_use]
+    pub fn new(destinations: &Destinations) -> Self {
+        let by_type = destinations.by_type.iter();
+        Self {
+            by_type: by_type
+                .map(|(name, at)| (name.clone(), DestinationId(*at)))
+                .collect(),
+            default: destinations.default.map(DestinationId),
+        }
+    }
+
+    /// Where the events of this aggregate type go; `None` when nothing says.
+    #[must_use]
+    pub fn destination(&self, aggregate_type: &str) -> Option<DestinationId> {
+        self.by_type.get(aggregate_type).copied().or(self.default)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_goes_its_own_way_and_the_rest_to_the_default() {
+        let destinations = Destinations {
+            addresses: Vec::new(),
+            default: None,
+            by_type: [("order".to_owned(), 1)].into(),
+        };
+        let mut routes = Routes::new(&destinations);
+        assert_eq!(routes.destination("order"), Some(DestinationId(1)));
+        assert_eq!(routes.destination("customer"), None);
+        routes.default = Some(DestinationId(0));
+        assert_eq!(routes.destination("customer"), Some(DestinationId(0)));
+    }
+}

@@ -1,0 +1,247 @@
+//! The preconditions of a replication session, each with the cure for what fails.
+//!
+//! `relay check` tries them all, `relay run` the ones it cannot do without, so
+//! both say the same.
+
+use tokio_postgres::Client;
+
+/// A precondition that does not hold.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{found}\n  cure: {cure}")]
+pub struct Problem {
+    /// What was expected and what was found.
+    pub found: String,
+    /// What to do.
+    pub cure: String,
+}
+
+impl Problem {
+    /// A problem with its cure.
+    pub fn new(found: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self {
+            found: found.into(),
+            cure: cure.into(),
+        }
+    }
+
+    fn query(error: &tokio_postgres::Error) -> Self {
+        let said = error
+            .as_db_error()
+            .map_or_else(|| error.to_string(), |e| e.message().to_owned());
+        Self::new(
+            format!("the server refused a question: {said}"),
+            "check the role's privileges and the server's log",
+        )
+    }
+}
+
+/// What holds, in a few words; or what does not.
+pub type Finding = Result<String, Problem>;
+
+/// The preconditions on the side of Postgres, in the order they are tried.
+#[derive(Clone, Copy, Debug)]
+pub struct Preconditions<'a> {
+    /// A connection to the source database.
+    pub client: &'a Client,
+    /// The slot.
+    pub slot: &'a str,
+    /// The publication.
+    pub publication: &'a str,
+}
+
+impl Preconditions<'_> {
+    async fn text(&self, sql: &str, name: &str) -> Result<Option<String>, Problem> {
+        let rows = self
+            .client
+            .query(sql, &[&name])
+            .await
+            .map_err(|e| Problem::query(&e))?;
+        Ok(rows.first().and_then(|row| row.get(0)))
+    }
+
+    /// Postgres 14 or later: earlier ones have no messages in pgoutput.
+    ///
+    /// # Errors
+    /// When it is older.
+    pub async fn version(&self) -> Finding {
+        let found = self
+            .text("select current_setting($1)", "server_version_num")
+            .await?
+            .unwrap_or_default();
+        let major = found.parse::<u32>().unwrap_or(0) / 10_000;
+        if major >= 14 {
+            return Ok(format!("PostgreSQL {major}"));
+        }
+        Err(Problem::new(
+            format!("expected PostgreSQL 14 or later, found {major}"),
+            "upgrade the server",
+        ))
+    }
+
+    /// `wal_level = logical`.
+    ///
+    /// # Errors
+    /// When it is another.
+    pub async fn wal_level(&self) -> Finding {
+        let found = self
+            .text("select current_setting($1)", "wal_level")
+            .await?
+            .unwrap_or_default();
+        if found == "logical" {
+            return Ok("wal_level = logical".to_owned());
+        }
+        Err(Problem::new(
+            format!("expected wal_level = logical, found {found}"),
+            "run ALTER SYSTEM SET wal_level = 'logical' and restart the server; on RDS and Aurora set rds.logical_replication = 1 in the parameter group and reboot",
+        ))
+    }
+
+    /// The role may replicate.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub async fn role(&self) -> Finding {
+        const SQL: &str = "select case when r.rolsuper or r.rolreplication
+                or exists (select from pg_roles as g where g.rolname = $1 and pg_has_role(r.oid, g.oid, 'member'))
+            then 'yes:' else 'no:' end || r.rolname
+            from pg_roles as r where r.rolname = current_user";
+        let found = self.text(SQL, "rds_replication").await?.unwrap_or_default();
+        match found.split_once(':') {
+            Some(("yes", role)) => Ok(format!("{role} may replicate")),
+            Some((_, role)) => Err(Problem::new(
+                format!("expected a role that may replicate, found {role} without REPLICATION"),
+                format!(
+                    "run ALTER ROLE \"{role}\" REPLICATION; on RDS and Aurora GRANT rds_replication TO \"{role}\""
+                ),
+            )),
+            None => Err(Problem::new(
+                "expected the role in pg_roles, found none",
+                "check the user in DATABASE_URL",
+            )),
+        }
+    }
+
+    /// The outbox is there.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn outbox(&self) -> Finding {
+        if self
+            .text("select to_regclass($1)::text", "relay.outbox")
+            .await?
+            .is_some()
+        {
+            return Ok("relay.outbox is there".to_owned());
+        }
+        Err(Problem::new(
+            "expected the table relay.outbox, found none",
+            "run `relay init` with a role that may create it",
+        ))
+    }
+
+    /// The publication is there.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn publication(&self) -> Finding {
+        let name = self.publication;
+        if self
+            .text(
+                "select pubname::text from pg_publication where pubname = $1",
+                name,
+            )
+            .await?
+            .is_some()
+        {
+            return Ok(format!("publication {name} is there"));
+        }
+        Err(Problem::new(
+            format!("expected the publication {name}, found none"),
+            "run `relay init`, or set RELAY_PUBLICATION to the publication that is there",
+        ))
+    }
+
+    /// The publication publishes the outbox, under its own name, with its inserts.
+    ///
+    /// # Errors
+    /// When it does not: its events would never come.
+    pub async fn published(&self) -> Finding {
+        let name = self.publication;
+        const SQL: &str = "select case
+                when not p.pubinsert then 'insert'
+                when not exists (select from pg_publication_tables as t
+                    where t.pubname = p.pubname and t.schemaname = 'relay' and t.tablename like 'outbox%') then 'table'
+                when not p.pubviaroot then 'root'
+                else 'ok' end
+            from pg_publication as p where p.pubname = $1";
+        let cure = match self.text(SQL, name).await?.as_deref() {
+            Some("ok") => return Ok(format!("publication {name} publishes relay.outbox")),
+            Some("insert") => format!("run ALTER PUBLICATION \"{name}\" SET (publish = 'insert')"),
+            Some("root") => {
+                format!("run ALTER PUBLICATION \"{name}\" SET (publish_via_partition_root = true)")
+            }
+            _ => format!("run ALTER PUBLICATION \"{name}\" ADD TABLE relay.outbox"),
+        };
+        Err(Problem::new(
+            format!(
+                "expected the publication {name} to publish the inserts of relay.outbox under its own name, found that it does not: no event would come"
+            ),
+            cure,
+        ))
+    }
+
+    /// The slot is there, for this database and plugin, and not lost.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn slot(&self) -> Finding {
+        const SQL: &str = "select case
+                when slot_type <> 'logical' or plugin <> 'pgoutput' then 'plugin:' || coalesce(plugin, slot_type)
+                when database <> current_database() then 'database:' || database
+                when wal_status = 'lost' then 'lost:'
+                when active_pid is not null then 'active:' || active_pid
+                else 'free:' end
+            from pg_replication_slots where slot_name = $1";
+        let name = self.slot;
+        let found = self.text(SQL, name).await?;
+        match found.as_deref().and_then(|text| text.split_once(':')) {
+            Some(("free", _)) => Ok(format!("slot {name} is there and free")),
+            Some(("active", pid)) => Ok(format!("slot {name} is there, in use by process {pid}")),
+            Some(("lost", _)) => Err(Problem::new(
+                format!(
+                    "expected the slot {name} to hold its log, found it lost: the server removed log that was not read (max_slot_wal_keep_size)"
+                ),
+                format!(
+                    "run SELECT pg_drop_replication_slot('{name}') and `relay init`; rows that were not published still stand in relay.outbox"
+                ),
+            )),
+            Some(("database", other)) => Err(Problem::new(
+                format!("expected the slot {name} in this database, found it in {other}"),
+                "set RELAY_SLOT to a name of its own for each database, and run `relay init`",
+            )),
+            Some((_, other)) => Err(Problem::new(
+                format!("expected the slot {name} to use pgoutput, found {other}"),
+                "set RELAY_SLOT to another name, and run `relay init`",
+            )),
+            None => Err(Problem::new(
+                format!("expected a replication slot {name}, found none"),
+                "run `relay init`, or set RELAY_SLOT to the slot that is there",
+            )),
+        }
+    }
+
+    /// All that a session cannot do without, up to the first that fails.
+    ///
+    /// # Errors
+    /// The first problem.
+    pub async fn all(&self) -> Result<(), Problem> {
+        self.version().await?;
+        self.wal_level().await?;
+        self.role().await?;
+        self.outbox().await?;
+        self.publication().await?;
+        self.published().await?;
+        self.slot().await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,246 @@
+//! A replication session: frames in, status out.
+
+use super::WireError;
+use super::connect::{Link, open, whole_message};
+use super::error::ServerError;
+use bytes::{Buf, BytesMut};
+use dsn::Dsn;
+use fallible_iterator::FallibleIterator;
+use pgoutput::{Frame, Lsn, StandbyStatus};
+use postgres_protocol::message::backend::Message;
+use postgres_protocol::message::frontend;
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+/// How much is read at once: in a backlog reading little and often wastes both sides' time.
+const READ_SIZE: usize = 256 * 1024;
+
+/// The longest message Postgres can send (`MaxAllocSize` is 1 GiB less a byte).
+const LONGEST_MESSAGE: usize = 1 << 30;
+
+/// Microseconds from 1970-01-01 to 2000-01-01, where Postgres counts from.
+const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
+
+/// Which history of which server a session reads.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identity {
+    /// The cluster's number, set by initdb.
+    pub system_id: String,
+    /// The timeline; a failover begins a new one.
+    pub timeline: String,
+    /// The end of the log when the session began.
+    pub log_end: Lsn,
+}
+
+/// An open replication session.
+pub struct Session {
+    link: Link,
+    /// How much of the input was handed out already.
+    used: usize,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("server", &self.link.server)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Logs in and starts to read from the slot, at the position it has confirmed.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, refuses the login, has no such slot
+    /// ([`WireError::SlotMissing`]) or another process reads from it ([`WireError::SlotInUse`]).
+    pub async fn start(
+        dsn: &Dsn,
+        slot: &str,
+        publication: &str,
+    ) -> Result<(Self, Identity), WireError> {
+        let mut session = Self {
+            link: open(dsn).await?,
+            used: 0,
+        };
+        let identity = session.identify().await?;
+        let publication = publication.replace('"', "\"\"").replace('\'', "''");
+        let command = format!(
+            "START_REPLICATION SLOT \"{slot}\" LOGICAL 0/0 (proto_version '1', publication_names '\"{publication}\"', messages 'true')"
+        );
+        session.query(&command).await?;
+        match session.link.message("the start of the stream").await {
+            Err(WireError::Unexpected { tag: 'W', .. }) => {}
+            Err(WireError::Server(error)) => return Err(start_refused(slot, error)),
+            Err(error) => return Err(error),
+            Ok(_) => {
+                return Err(WireError::Unexpected {
+                    expected: "the start of the stream",
+                    tag: '?',
+                });
+            }
+        }
+        while whole_message(&session.link.input).is_none() {
+            session.link.read().await?;
+        }
+        let length = whole_message(&session.link.input).map_or(0, |(_, body)| body.len() + 5);
+        session.link.input.advance(length);
+        Ok((session, identity))
+    }
+
+    async fn query(&mut self, sql: &str) -> Result<(), WireError> {
+        let mut out = BytesMut::new();
+        frontend::query(sql, &mut out).map_err(|e| self.link.io("writing to", e))?;
+        self.link.send(&mut out).await
+    }
+
+    async fn identify(&mut self) -> Result<Identity, WireError> {
+        self.query("IDENTIFY_SYSTEM").await?;
+        let mut fields: Vec<String> = Vec::new();
+        loop {
+            match self.link.message("the system's identity").await? {
+                Message::DataRow(row) => {
+                    let mut ranges = row.ranges();
+                    while let Ok(Some(range)) = ranges.next() {
+                        let value = range
+                            .and_then(|range| row.buffer().get(range))
+                            .unwrap_or_default();
+                        fields.push(String::from_utf8_lossy(value).into_owned());
+                    }
+                }
+                Message::ReadyForQuery(_) => break,
+                _ => {}
+            }
+        }
+        match fields.as_slice() {
+            [system_id, timeline, log_end, ..] => Ok(Identity {
+                system_id: system_id.clone(),
+                timeline: timeline.clone(),
+                log_end: log_end.parse().unwrap_or_default(),
+            }),
+            _ => Err(WireError::Unexpected {
+                expected: "the system's identity",
+                tag: 'D',
+            }),
+        }
+    }
+
+    /// The next frame among the bytes that were read; `None` when more must be read.
+    ///
+    /// # Errors
+    /// When the server refused something, ended the stream or sent what cannot be read.
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, WireError> {
+        loop {
+            let unread = self.link.input.get(self.used..).unwrap_or_default();
+            let Some((tag, body)) = whole_message(unread) else {
+                return self.check_length().map(|()| None);
+            };
+            let start = self.used + 5;
+            self.used = start + body.len();
+            match tag {
+                b'd' => {
+                    let body = self.link.input.get(start..self.used).unwrap_or_default();
+                    return Ok(Some(Frame::decode(body)?));
+                }
+                b'E' => return Err(WireError::Server(ServerError::parse(body))),
+                b'c' => return Err(WireError::Closed),
+                // Notices, parameters, and what follows the end of the copy.
+                b'N' | b'S' | b'C' | b'Z' => {}
+                other => {
+                    return Err(WireError::Unexpected {
+                        expected: "replication data",
+                        tag: other.into(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Refuses a message longer than any that Postgres sends, before it is buffered.
+    fn check_length(&self) -> Result<(), WireError> {
+        let header = self.link.input.get(self.used + 1..self.used + 5);
+        let length = header
+            .and_then(|h| h.try_into().ok())
+            .map_or(0, u32::from_be_bytes);
+        if usize::try_from(length).is_ok_and(|length| length <= LONGEST_MESSAGE) {
+            return Ok(());
+        }
+        Err(WireError::Unexpected {
+            expected: "a message of at most 1 GiB",
+            tag: '?',
+        })
+    }
+
+    /// Reads more bytes. Cancel-safe: what was read stays in the buffer.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub async fn fill(&mut self) -> Result<(), WireError> {
+        self.link.input.advance(self.used);
+        self.used = 0;
+        self.link.input.reserve(READ_SIZE);
+        self.link.read().await
+    }
+
+    /// Reports how far the events are safe.
+    ///
+    /// # Errors
+    /// When the connection is lost, or takes nothing for ten seconds.
+    pub async fn send_status(&mut self, received: Lsn, flushed: Lsn) -> Result<(), WireError> {
+        let since_1970 = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let status = StandbyStatus {
+            write: received.max(flushed),
+            flush: flushed,
+            apply: flushed,
+            clock: i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX) - POSTGRES_EPOCH,
+            reply_requested: false,
+        };
+        let mut out = BytesMut::new();
+        frontend::CopyData::new(&status.encode()[..])
+            .map_err(|e| self.link.io("writing to", e))?
+            .write(&mut out);
+        const LIMIT: Duration = Duration::from_secs(10);
+        let server = self.link.server.clone();
+        tokio::time::timeout(LIMIT, self.link.send(&mut out))
+            .await
+            .map_err(|_| WireError::TimeOut {
+                doing: "reporting to",
+                server,
+                seconds: LIMIT.as_secs(),
+            })?
+    }
+
+    /// Ends the stream and waits until the server has taken note of the last status.
+    ///
+    /// # Errors
+    /// When the connection is lost before that.
+    pub async fn finish(mut self) -> Result<(), WireError> {
+        let mut out = BytesMut::new();
+        frontend::copy_done(&mut out);
+        self.link.send(&mut out).await?;
+        loop {
+            match self.next_frame() {
+                Ok(Some(_)) => {}
+                Ok(None) => self.fill().await?,
+                Err(WireError::Closed) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        frontend::terminate(&mut out);
+        self.link.send(&mut out).await
+    }
+}
+
+fn start_refused(slot: &str, error: ServerError) -> WireError {
+    let slot = slot.to_owned();
+    match error.code.as_str() {
+        // object_in_use, undefined_object
+        "55006" => WireError::SlotInUse {
+            slot,
+            message: error.message,
+        },
+        "42704" => WireError::SlotMissing { slot },
+        _ => WireError::Server(error),
+    }
+}
