@@ -70,8 +70,8 @@ create table relay.outbox (
   metadata json not null default '{}',
   primary key (recorded_at, position),
   constraint aggregate_type_is_a_name check (
-    coalesce(aggregate_type ~ '^[[:graph:]]{1,256}$', false)
-    or relay.refuse('aggregate_type', 'a name of 1 to 256 characters without spaces', aggregate_type)
+    coalesce(aggregate_type ~ '^[[:graph:]]{1,255}$', false)
+    or relay.refuse('aggregate_type', 'a name of 1 to 255 characters without spaces', aggregate_type)
   ),
   constraint aggregate_id_is_a_key check (
     coalesce(length(aggregate_id) between 1 and 1024, false)
@@ -82,8 +82,8 @@ create table relay.outbox (
     or relay.refuse('aggregate_version', '1 or more, or null', aggregate_version::text)
   ),
   constraint event_type_is_a_name check (
-    coalesce(event_type ~ '^[[:graph:]]{1,256}$', false)
-    or relay.refuse('event_type', 'a name of 1 to 256 characters without spaces, such as order.created', event_type)
+    coalesce(event_type ~ '^[[:graph:]]{1,255}$', false)
+    or relay.refuse('event_type', 'a name of 1 to 255 characters without spaces, such as order.created', event_type)
   ),
   constraint data_is_there check (
     data is not null

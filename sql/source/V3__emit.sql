@@ -20,12 +20,12 @@ as $$
 declare
   id uuid := coalesce(event_id, relay.uuid_v7());
 begin
-  if not coalesce(aggregate_type ~ '^[[:graph:]]{1,256}$', false) then
-    perform relay.refuse('aggregate_type', 'a name of 1 to 256 characters without spaces', aggregate_type);
+  if not coalesce(aggregate_type ~ '^[[:graph:]]{1,255}$', false) then
+    perform relay.refuse('aggregate_type', 'a name of 1 to 255 characters without spaces', aggregate_type);
   elsif not coalesce(length(aggregate_id) between 1 and 1024, false) then
     perform relay.refuse('aggregate_id', 'a key of 1 to 1024 characters', aggregate_id);
-  elsif not coalesce(event_type ~ '^[[:graph:]]{1,256}$', false) then
-    perform relay.refuse('event_type', 'a name of 1 to 256 characters without spaces, such as order.created', event_type);
+  elsif not coalesce(event_type ~ '^[[:graph:]]{1,255}$', false) then
+    perform relay.refuse('event_type', 'a name of 1 to 255 characters without spaces, such as order.created', event_type);
   elsif aggregate_version < 1 then
     perform relay.refuse('aggregate_version', '1 or more, or null', aggregate_version::text);
   elsif event_version is null then

@@ -4,5 +4,20 @@
 //! deploy the template, how an order is written, and what must then stand in the
 //! read model. Must not know: the relay's or the consumer's insides.
 
+pub mod deploy;
+pub mod latency;
+pub mod migrations;
+pub mod ministack;
+pub mod orders;
 pub mod postgres;
 pub mod process;
+pub mod stack;
+pub mod verdict;
+
+use std::path::PathBuf;
+
+/// The folder of the workspace.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}

@@ -1,1 +1,162 @@
-//! order_summary.
+//! The life of an order, as one row: the projection `order_summary`.
+
+use consumer::{Event, Handler, HandlerError, Tx};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// Brings the table `order_summary` up to date.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OrderSummary;
+
+#[derive(Deserialize)]
+struct Created {
+    customer_id: String,
+    currency: String,
+}
+
+#[derive(Deserialize)]
+struct ItemAdded {
+    quantity: i64,
+    /// A decimal as text: money never passes through a float.
+    unit_price: String,
+}
+
+impl Handler for OrderSummary {
+    fn name(&self) -> &'static str {
+        "order_summary"
+    }
+
+    async fn handle(&self, event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
+        match event.event_type.as_str() {
+            "order.created" => created(event, tx).await,
+            "order.item_added" => item_added(event, tx).await,
+            "order.paid" => reached(event, tx, "paid").await,
+            "order.shipped" => reached(event, tx, "shipped").await,
+            "order.cancelled" => reached(event, tx, "cancelled").await,
+            unknown => {
+                tracing::debug!(
+                    event_type = unknown,
+                    "passed over: no event of an order's life"
+                );
+                Ok(())
+            }
+        }
+    }
+}
+
+fn data<T: DeserializeOwned>(event: &Event) -> Result<T, HandlerError> {
+    event.data().map_err(|e| {
+        HandlerError::Reject(format!(
+            "the data of {} cannot be read: {e}",
+            event.event_type
+        ))
+    })
+}
+
+async fn created(event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
+    let Created {
+        customer_id,
+        currency,
+    } = data(event)?;
+    let sql =
+        "insert into order_summary (order_id, customer_id, currency, status, created_at, version)
+        values ($1, $2, $3, 'created', $4, $5)";
+    let version = event.aggregate_version.unwrap_or(1);
+    tx.execute(
+        sql,
+        &[
+            &event.aggregate_id,
+            &customer_id,
+            &currency,
+            &event.timestamp,
+            &version,
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+async fn item_added(event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
+    let ItemAdded {
+        quantity,
+        unit_price,
+    } = data(event)?;
+    if !is_decimal(&unit_price) {
+        return Err(HandlerError::Reject(
+            "the unit_price of order.item_added is no decimal number".to_owned(),
+        ));
+    }
+    let sql = "update order_summary set item_count = item_count + $2,
+        total = total + $2 * $3::text::numeric, version = $4 where order_id = $1";
+    let version = event.aggregate_version.unwrap_or(1);
+    existing(
+        event,
+        tx.execute(
+            sql,
+            &[&event.aggregate_id, &quantity, &unit_price, &version],
+        )
+        .await?,
+    )
+}
+
+async fn reached(event: &Event, tx: &mut Tx<'_>, status: &str) -> Result<(), HandlerError> {
+    let sql = "update order_summary set status = $2, version = $3,
+        paid_at = case when $2 = 'paid' then $4 else paid_at end,
+        shipped_at = case when $2 = 'shipped' then $4 else shipped_at end,
+        cancelled_at = case when $2 = 'cancelled' then $4 else cancelled_at end
+        where order_id = $1";
+    let version = event.aggregate_version.unwrap_or(1);
+    existing(
+        event,
+        tx.execute(
+            sql,
+            &[&event.aggregate_id, &status, &version, &event.timestamp],
+        )
+        .await?,
+    )
+}
+
+/// An event of an order that was never created: its creation may still be on the way.
+fn existing(event: &Event, rows: u64) -> Result<(), HandlerError> {
+    if rows == 1 {
+        return Ok(());
+    }
+    Err(HandlerError::Retry(format!(
+        "expected the order {}, found none",
+        event.aggregate_id
+    )))
+}
+
+fn is_decimal(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    let all_digits =
+        |part: &str| (1..=30).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+    all_digits(whole) && all_digits(fraction)
+}
+
+/// Logs as Lambda shows them best: a JSON object a line. `RUST_LOG` filters.
+pub fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .json()
+        .with_env_filter(filter)
+        .with_target(false)
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_are_told_from_other_texts() {
+        for good in ["0", "12.50", "-1.5", "99999999999999999999.99"] {
+            assert!(is_decimal(good), "{good}");
+        }
+        for bad in ["", ".", "1.", ".5", "1e9", "NaN", "1,5", " 1", "--1"] {
+            assert!(!is_decimal(bad), "{bad}");
+        }
+    }
+}

@@ -116,6 +116,14 @@ impl Destination {
     /// A destination at this address; nothing is sent yet.
     #[must_use]
     pub fn new(config: &SdkConfig, address: Address) -> Self {
+        // An ARN names its region; two destinations may lie in two.
+        let region = address
+            .region()
+            .map(|region| Region::new(region.to_owned()));
+        let config = &match region {
+            Some(region) => config.to_builder().region(region).build(),
+            None => config.clone(),
+        };
         let kind = match &address {
             Address::TopicArn(arn) => Kind::Topic(Topic::new(config, arn.clone())),
             Address::QueueArn(arn) => Kind::Queue(Queue::by_arn(config, arn)),
@@ -168,25 +176,24 @@ impl Publisher for Destination {
 /// The SDK's configuration: its default chain of credentials and regions, our
 /// own retries (the SDK's would hold a key's place unseen), and rustls with ring.
 ///
-/// `region` is used where the environment names none.
+/// `region` is that of an address that names one; without it the default chain decides.
 pub async fn aws_config(region: Option<&str>) -> SdkConfig {
     let tls = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(3))
         .operation_attempt_timeout(Duration::from_secs(15))
         .build();
-    let regions = aws_config::meta::region::RegionProviderChain::default_provider()
-        .or_else(region.map(|region| Region::new(region.to_owned())));
-    aws_config::defaults(BehaviorVersion::latest())
+    let loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(Builder::new().tls_provider(tls).build_https())
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts)
-        .region(regions)
         .app_name(
             aws_config::AppName::new("relay").unwrap_or_else(|_| unreachable!("a legal name")),
-        )
-        .load()
-        .await
+        );
+    match region {
+        Some(region) => loader.region(Region::new(region.to_owned())).load().await,
+        None => loader.load().await,
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,152 @@
+//! The template onto MiniStack, with the commands that deploy it to AWS.
+
+use crate::ministack::{MiniStack, aws_environment, python};
+use crate::process::command;
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+
+/// The stack's name, and so the prefix of what it makes.
+const STACK: &str = "relay-demo";
+
+/// What the template made.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Deployed {
+    /// For the relay.
+    pub topic_arn: String,
+    /// What the function reads.
+    pub queue_url: String,
+    /// What the function could not take.
+    pub dead_letter_queue_url: String,
+    /// The function.
+    pub function: String,
+}
+
+/// Runs the AWS command line against MiniStack; returns what it printed.
+///
+/// # Errors
+/// When the command fails.
+pub fn aws(ministack: &MiniStack, arguments: &[&str]) -> Result<String> {
+    let output = command(&python().join("bin/aws"), "TERM", None)
+        .args(arguments)
+        .envs(aws_environment(&ministack.endpoint()))
+        .output()
+        .context("run the AWS command line; infra/local/setup installs it")?;
+    if !output.status.success() {
+        bail!(
+            "aws {} failed:\n{}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Deploys `infra/template.yaml` with this binary as the function.
+///
+/// # Errors
+/// When a step fails.
+pub fn deploy(
+    ministack: &MiniStack,
+    binary: &Path,
+    read_model_url: &str,
+    folder: &Path,
+) -> Result<Deployed> {
+    let bootstrap = folder.join("bootstrap");
+    std::fs::copy(binary, &bootstrap)
+        .with_context(|| format!("copy the function {}", binary.display()))?;
+    let zip = folder.join("order_summary.zip");
+    let packed = command(&python().join("bin/python"), "TERM", None)
+        .args(["-m", "zipfile", "-c"])
+        .args([&zip, &bootstrap])
+        .status()
+        .context("pack the function")?;
+    if !packed.success() {
+        bail!("the function could not be packed into {}", zip.display());
+    }
+    let template = crate::workspace().join("infra/template.yaml");
+    let architecture = if cfg!(target_arch = "aarch64") {
+        "arm64"
+    } else {
+        "x86_64"
+    };
+    aws(ministack, &["s3", "mb", "s3://relay-code"])?;
+    aws(
+        ministack,
+        &[
+            "s3",
+            "cp",
+            &zip.to_string_lossy(),
+            "s3://relay-code/order_summary.zip",
+            "--only-show-errors",
+        ],
+    )?;
+    aws(
+        ministack,
+        &[
+            "cloudformation",
+            "deploy",
+            "--stack-name",
+            STACK,
+            "--template-file",
+            &template.to_string_lossy(),
+            "--capabilities",
+            "CAPABILITY_IAM",
+            "--parameter-overrides",
+            "CodeBucket=relay-code",
+            "CodeKey=order_summary.zip",
+            &format!("ReadModelUrl={read_model_url}"),
+            &format!("Architecture={architecture}"),
+        ],
+    )?;
+    let deployed = outputs(ministack)?;
+    // MiniStack's CloudFormation drops FifoTopic, which AWS's does not.
+    let topic = &deployed.topic_arn;
+    aws(
+        ministack,
+        &[
+            "sns",
+            "set-topic-attributes",
+            "--topic-arn",
+            topic,
+            "--attribute-name",
+            "FifoTopic",
+            "--attribute-value",
+            "true",
+        ],
+    )?;
+    Ok(deployed)
+}
+
+fn outputs(ministack: &MiniStack) -> Result<Deployed> {
+    let text = aws(
+        ministack,
+        &[
+            "cloudformation",
+            "describe-stacks",
+            "--stack-name",
+            STACK,
+            "--query",
+            "Stacks[0].Outputs",
+            "--output",
+            "json",
+        ],
+    )?;
+    let outputs: serde_json::Value =
+        serde_json::from_str(&text).context("read the stack's outputs")?;
+    let value = |key: &str| {
+        let output = outputs
+            .as_array()?
+            .iter()
+            .find(|output| output["OutputKey"] == key)?;
+        Some(output["OutputValue"].as_str()?.to_owned())
+    };
+    let needed = |key: &str| {
+        value(key).with_context(|| format!("expected the output {key} of the stack, found {text}"))
+    };
+    Ok(Deployed {
+        topic_arn: needed("TopicArn")?,
+        queue_url: needed("QueueUrl")?,
+        dead_letter_queue_url: needed("DeadLetterQueueUrl")?,
+        function: needed("FunctionName")?,
+    })
+}
