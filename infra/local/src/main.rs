@@ -17,6 +17,10 @@ use tokio_postgres::Client;
 /// Without any progress for this long, something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The writers wait while more events than this are on their way: MiniStack runs a FIFO
+/// queue's function one batch at a time, and searches the whole queue for each.
+const MOST_BEHIND: u64 = 500;
+
 /// Writes orders in a real Postgres and watches them arrive in the read model, through
 /// logical replication, SNS, SQS and a Lambda function.
 #[derive(Debug, Parser)]
@@ -90,6 +94,7 @@ async fn demo(arguments: &Arguments) -> Result<bool> {
         time: arguments.seconds.map(Duration::from_secs),
         seed: arguments.seed,
         pause: Duration::ZERO,
+        most_behind: MOST_BEHIND,
     };
     let amount = match arguments.seconds {
         Some(seconds) => format!("orders for {seconds} s"),
@@ -153,6 +158,7 @@ async fn watch(
             .query_one("select count(*) from relay.inbox", &[])
             .await?;
         let projected = u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
+        written.projected.store(projected, Ordering::Relaxed);
         if (committed, projected) != last {
             (last, moved) = ((committed, projected), Instant::now());
         }
@@ -183,7 +189,7 @@ async fn watch(
                 stack.logs()
             );
         }
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

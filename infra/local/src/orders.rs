@@ -32,6 +32,8 @@ pub struct Workload {
     pub seed: u64,
     /// A pause between transactions, for a load that is not a flood.
     pub pause: Duration,
+    /// The writers wait while more events than this are committed and not projected.
+    pub most_behind: u64,
 }
 
 /// What was written so far.
@@ -43,6 +45,8 @@ pub struct Written {
     pub committed: AtomicU64,
     /// Transactions rolled back.
     pub rolled_back: AtomicU64,
+    /// Events that had their effect, as far as the observer has told.
+    pub projected: AtomicU64,
 }
 
 /// Writes the workload; `written` shows how far it has come.
@@ -181,7 +185,16 @@ impl Writer {
             if !self.workload.pause.is_zero() {
                 tokio::time::sleep(self.workload.pause).await;
             }
+            while self.is_too_far_ahead() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         }
+    }
+
+    fn is_too_far_ahead(&self) -> bool {
+        let committed = self.written.committed.load(Ordering::Relaxed);
+        committed.saturating_sub(self.written.projected.load(Ordering::Relaxed))
+            > self.workload.most_behind
     }
 
     fn may_begin(&self) -> bool {

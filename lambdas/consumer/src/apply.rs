@@ -96,17 +96,31 @@ impl<H: Handler> Consumer<H> {
         if records.iter().any(|record| record.message_id.is_empty()) {
             return Err(ConsumerError::NoMessageId);
         }
+        let began = std::time::Instant::now();
         let mut batch = Batch::default();
         let works = read(records, &mut batch);
-        if works.is_empty() {
-            return Ok(batch.into_failed());
+        if !works.is_empty() {
+            self.apply_all(&works, &mut batch).await?;
         }
+        let done = batch.count_done();
+        let failed = batch.into_failed();
+        tracing::info!(
+            projection = self.handler.name(),
+            done,
+            back_to_the_queue = failed.len(),
+            milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "batch"
+        );
+        Ok(failed)
+    }
+
+    async fn apply_all(&mut self, works: &[Work], batch: &mut Batch) -> Result<(), ConsumerError> {
         let all: Vec<&Work> = works.iter().collect();
         let open = self.database.open().await?;
         match apply(&self.handler, open, &all).await {
             Ok(()) => {
                 all.iter().for_each(|_| batch.done());
-                return Ok(batch.into_failed());
+                return Ok(());
             }
             Err(failure) => {
                 if let Some(error) = failure.database()
@@ -122,8 +136,7 @@ impl<H: Handler> Consumer<H> {
                 tracing::debug!(%failure, events = all.len(), "the batch is taken one by one");
             }
         }
-        self.one_by_one(&works, &mut batch).await?;
-        Ok(batch.into_failed())
+        self.one_by_one(works, batch).await
     }
 
     async fn one_by_one(&mut self, works: &[Work], batch: &mut Batch) -> Result<(), ConsumerError> {
