@@ -60,7 +60,8 @@ impl MiniStack {
         }
         let site = folder.join("site");
         std::fs::create_dir_all(&site).context("make MiniStack's folder")?;
-        std::fs::write(site.join("sitecustomize.py"), NO_DELAY).context("write sitecustomize.py")?;
+        std::fs::write(site.join("sitecustomize.py"), NO_DELAY)
+            .context("write sitecustomize.py")?;
         let port = free_port()?;
         let mut server = command(&program, "TERM", None);
         server

@@ -1,0 +1,16 @@
+//! End to end: a real Postgres, the relay's real binary, real HTTP. One promise a file.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
+mod crash;
+mod delivery;
+mod faults;
+mod harness;
+mod ordering;
+mod preconditions;
+mod purity;
+mod whole_path;

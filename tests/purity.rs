@@ -1,0 +1,86 @@
+//! The boundaries that Cargo can enforce: what no crate may ever depend on.
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
+use std::collections::HashSet;
+
+fn metadata() -> Metadata {
+    MetadataCommand::new()
+        .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
+        .exec()
+        .unwrap()
+}
+
+/// The names of all that a package needs at run time, through others too.
+fn needs(metadata: &Metadata, name: &str) -> HashSet<String> {
+    let resolve = metadata.resolve.as_ref().unwrap();
+    let package = metadata
+        .packages
+        .iter()
+        .find(|p| p.name.as_str() == name)
+        .unwrap();
+    let mut seen: HashSet<&PackageId> = HashSet::new();
+    let mut next = vec![&package.id];
+    while let Some(id) = next.pop() {
+        let node = resolve.nodes.iter().find(|node| &node.id == id).unwrap();
+        let normal = node
+            .deps
+            .iter()
+            .filter(|d| d.dep_kinds.iter().any(|k| k.kind == DependencyKind::Normal));
+        next.extend(normal.map(|dep| &dep.pkg).filter(|id| seen.insert(id)));
+    }
+    seen.iter()
+        .map(|id| metadata[id].name.to_string())
+        .collect()
+}
+
+#[test]
+fn the_pure_crates_know_no_runtime_and_no_network() {
+    let metadata = metadata();
+    for name in ["pgoutput", "envelope"] {
+        for needed in needs(&metadata, name) {
+            let impure = ["tokio", "rustls", "hyper", "mio", "socket2"].contains(&needed.as_str())
+                || needed.starts_with("aws-");
+            assert!(!impure, "{name} needs {needed}");
+        }
+    }
+}
+
+#[test]
+fn the_consumers_core_does_without_the_aws_sdk() {
+    let metadata = metadata();
+    let consumer = metadata
+        .packages
+        .iter()
+        .find(|p| p.name.as_str() == "consumer")
+        .unwrap();
+    for dependency in consumer
+        .dependencies
+        .iter()
+        .filter(|d| d.kind == DependencyKind::Normal)
+    {
+        let sdk = dependency.name.starts_with("aws-");
+        assert!(
+            !sdk || dependency.optional,
+            "consumer needs {} without the feature poll",
+            dependency.name
+        );
+    }
+    assert!(
+        consumer.features["default"]
+            .iter()
+            .all(|feature| feature != "poll")
+    );
+}
+
+#[test]
+fn no_test_crate_is_in_the_product() {
+    let metadata = metadata();
+    for name in ["relay", "consumer", "order_summary"] {
+        for needed in needs(&metadata, name) {
+            assert!(
+                !["proptest", "tempfile", "local", "tests"].contains(&needed.as_str()),
+                "{name} needs {needed}"
+            );
+        }
+    }
+}
