@@ -35,8 +35,8 @@ create table relay.inbox_default partition of relay.inbox default;
 
 comment on table relay.inbox_default is 'Events of days that had no partition of their own.';
 
--- What is older than this was forgotten: an event of such a day cannot be told
--- from a redelivery, so consumers park it.
+-- What is older than this was forgotten: an event of such a day that carries no
+-- version cannot be told from a redelivery, so consumers park it.
 create table relay.inbox_horizon (
   only_row boolean primary key default true check (only_row),
   day date not null
@@ -44,7 +44,7 @@ create table relay.inbox_horizon (
 
 comment on table relay.inbox_horizon is 'The first day that the inbox still remembers.';
 comment on column relay.inbox_horizon.only_row is 'True: there is one row.';
-comment on column relay.inbox_horizon.day is 'Events of earlier days are parked, not applied.';
+comment on column relay.inbox_horizon.day is 'Events of earlier days without a version are parked, not applied.';
 
 insert into relay.inbox_horizon (day) values ('-infinity');
 
@@ -76,6 +76,7 @@ create table relay.parked (
 );
 
 comment on table relay.parked is 'Events that a projection refused, whole, with the reason.';
+comment on column relay.parked.id is 'The order of parking.';
 comment on column relay.parked.projection is 'The projection.';
 comment on column relay.parked.event_id is 'The event.';
 comment on column relay.parked.event_type is 'What happened.';
@@ -86,14 +87,25 @@ comment on column relay.parked.body is 'The message as it came.';
 comment on column relay.parked.parked_at is 'When.';
 
 -- Makes the inbox's coming partitions and drops those older than `keep`.
--- Returns what it did. Safe to call at any time, from any number of sessions.
-create function relay.maintain_inbox(ahead integer default 7, keep integer default 30) returns setof text
+--
+-- ahead  how many days from today on must have a partition
+-- keep   how long an event is remembered after its day: longer than a queue can
+--        hold a message (14 days) and a redrive can bring it back
+--
+-- Returns what it did, a line each. Safe to call at any time, from any number of
+-- sessions: one works, the others return at once.
+create function relay.maintain_inbox(
+  ahead integer default 7,
+  keep interval default interval '30 days'
+) returns setof text
 language plpgsql
 as $$
 declare
   each_day date;
   partition record;
+  forgotten bigint;
   today date := (now() at time zone 'UTC')::date;
+  first_kept date := ((now() at time zone 'UTC')::date - keep)::date;
 begin
   if not pg_try_advisory_xact_lock(hashtextextended('relay.maintain_inbox', 0)) then
     return;
@@ -109,6 +121,7 @@ begin
       );
       return next format('created the partition of %s', each_day);
     exception
+      -- Rows of that day are in the default partition already: they are as good there.
       when check_violation or lock_not_available then
         return next format('left the partition of %s for later: %s', each_day, sqlerrm);
     end;
@@ -121,7 +134,7 @@ begin
     where i.inhparent = 'relay.inbox'::regclass and c.relname ~ '^inbox_[0-9]{8}$'
     order by 2
   loop
-    continue when partition.day >= today - keep;
+    continue when partition.day >= first_kept;
     begin
       -- The horizon moves in the same transaction: no event is ever taken for new
       -- because its day was forgotten.
@@ -133,10 +146,23 @@ begin
         return next format('left the partition of %s for later: it is in use', partition.day);
     end;
   end loop;
+
+  -- The default partition also holds old events that came late, as in a replay:
+  -- those are remembered for `keep` from when they came.
+  with gone as (
+    delete from relay.inbox_default as d
+    where d.day < first_kept and d.processed_at < now() - keep
+    returning d.day
+  )
+  select count(*) into forgotten from gone;
+  if forgotten > 0 then
+    update relay.inbox_horizon as h set day = greatest(h.day, first_kept);
+    return next format('forgot %s events of the default partition', forgotten);
+  end if;
 end
 $$;
 
-comment on function relay.maintain_inbox(integer, integer) is
-  'Makes the coming partitions of relay.inbox and drops those older than keep days.';
+comment on function relay.maintain_inbox(integer, interval) is
+  'Makes the coming partitions of relay.inbox and drops those older than keep.';
 
 select relay.maintain_inbox();

@@ -36,13 +36,13 @@ comment on function relay.uuid_v7() is 'A UUID of version 7: time first, then ra
 
 -- Called by check constraints, and only when a value is refused: the error says
 -- what was expected, what was found and what to do, which a bare constraint cannot.
-create function relay.refuse(column_name text, expected text, found text) returns boolean
+create function relay.refuse(column_name text, expected text, given text) returns boolean
 language plpgsql
 volatile -- or the planner would call it ahead of time
 as $$
 begin
   raise exception 'relay: % must be %, found %', column_name, expected,
-    case when found is null then 'null' else quote_literal(left(found, 100)) end
+    case when given is null then 'null' else quote_literal(left(given, 100)) end
     using errcode = 'check_violation',
       hint = 'Correct the value in the statement that writes the event; the transaction was not changed by it.';
 end

@@ -1,52 +1,141 @@
-//! Which messages of a batch go back to the queue.
+//! The records of one delivery and what became of each. PURE.
 //!
-//! Pure. On a FIFO queue nothing of a group that comes after a failure may count
-//! as done, or it would have had its effect before the one that failed.
+//! Knows: the partial batch response, the group rule of FIFO queues.
+//! Must not know: the database, versions, handlers.
 
-use crate::record::Record;
-use std::collections::HashSet;
+use crate::record::{Content, Record};
 
-/// Keeps account of a batch while it is worked on, in its order.
-#[derive(Debug, Default)]
-pub struct Batch {
-    failed: Vec<String>,
-    stopped_groups: HashSet<String>,
-    done: usize,
+/// What became of one record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It had its effect now.
+    Applied,
+    /// It had its effect before.
+    Duplicate,
+    /// The handler refused it for good; it stands in `relay.parked`.
+    Parked,
+    /// There was nothing to do: a probe.
+    Skipped,
+    /// An earlier version of its aggregate is missing.
+    Gap,
+    /// It could not be applied.
+    Failed,
+    /// An earlier record of its FIFO group was not done.
+    HeldBack,
+}
+
+impl Outcome {
+    /// Whether the queue may forget the record.
+    #[must_use]
+    pub fn is_done(self) -> bool {
+        match self {
+            Self::Applied | Self::Duplicate | Self::Parked | Self::Skipped => true,
+            Self::Gap | Self::Failed | Self::HeldBack => false,
+        }
+    }
+}
+
+/// The records of one delivery, in the queue's order.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    records: Vec<Record>,
+    outcomes: Vec<Option<Outcome>>,
 }
 
 impl Batch {
-    /// Whether this record's group has failed before, so that it must not be tried.
-    #[must_use]
-    pub fn is_stopped(&self, record: &Record) -> bool {
-        record
-            .group
-            .as_ref()
-            .is_some_and(|group| self.stopped_groups.contains(group))
+    /// Takes the records, and settles those that need no database.
+    pub(crate) fn new(records: Vec<Record>) -> Self {
+        let mut batch = Self {
+            outcomes: vec![None; records.len()],
+            records,
+        };
+        for at in 0..batch.records.len() {
+            if !batch.is_open(at) {
+                continue;
+            }
+            match batch.records[at].content {
+                Content::Malformed(_) => batch.settle(at, Outcome::Failed),
+                Content::Probe => batch.settle(at, Outcome::Skipped),
+                Content::Event(_) => {}
+            }
+        }
+        batch
     }
 
-    /// Takes note that a record had its effect, or needs none.
-    pub fn done(&mut self) {
-        self.done += 1;
+    pub(crate) fn records(&self) -> &[Record] {
+        &self.records
     }
 
-    /// Takes note that a record goes back, and its group with it.
-    pub fn failed(&mut self, record: &Record) {
-        self.failed.push(record.message_id.clone());
-        if let Some(group) = &record.group {
-            self.stopped_groups.insert(group.clone());
+    pub(crate) fn record(&self, at: usize) -> &Record {
+        &self.records[at]
+    }
+
+    /// The records that are still to be done, in the queue's order.
+    pub(crate) fn open(&self) -> Vec<usize> {
+        (0..self.records.len())
+            .filter(|at| self.outcomes[*at].is_none())
+            .collect()
+    }
+
+    pub(crate) fn is_open(&self, at: usize) -> bool {
+        self.outcomes[at].is_none()
+    }
+
+    /// Notes what became of a record; after a failure the rest of its FIFO group is held back.
+    pub(crate) fn settle(&mut self, at: usize, outcome: Outcome) {
+        self.outcomes[at] = Some(outcome);
+        if outcome.is_done() {
+            return;
+        }
+        if let Some(group) = &self.records[at].group {
+            for later in at + 1..self.records.len() {
+                let same = self.records[later].group.as_ref() == Some(group);
+                if same && self.outcomes[later].is_none_or(Outcome::is_done) {
+                    self.outcomes[later] = Some(Outcome::HeldBack);
+                }
+            }
         }
     }
 
-    /// The ids of the messages that go back to the queue.
+    /// Ends the delivery: what is still open goes back to the queue.
+    pub(crate) fn finish(mut self) -> Report {
+        for at in self.open() {
+            self.settle(at, Outcome::Failed);
+        }
+        let records = self.records.into_iter().zip(self.outcomes);
+        Report {
+            outcomes: records
+                .map(|(record, outcome)| (record.message_id, outcome.unwrap_or(Outcome::Failed)))
+                .collect(),
+        }
+    }
+}
+
+/// What became of a delivery.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Report {
+    /// Each record's message id and what became of it, in the queue's order.
+    pub outcomes: Vec<(Option<String>, Outcome)>,
+}
+
+impl Report {
+    /// How many records came to this end.
     #[must_use]
-    pub fn into_failed(self) -> Vec<String> {
-        self.failed
+    pub fn count(&self, outcome: Outcome) -> usize {
+        self.outcomes.iter().filter(|(_, o)| *o == outcome).count()
     }
 
-    /// How many records are done.
+    /// The message ids that go back to the queue.
+    ///
+    /// `None` when one of them has no id: SQS takes an empty or unknown id for
+    /// the failure of the whole batch, so the batch has to be failed as a whole.
     #[must_use]
-    pub fn count_done(&self) -> usize {
-        self.done
+    pub fn failed_ids(&self) -> Option<Vec<&str>> {
+        self.outcomes
+            .iter()
+            .filter(|(_, outcome)| !outcome.is_done())
+            .map(|(id, _)| id.as_deref())
+            .collect()
     }
 }
 
@@ -54,33 +143,80 @@ impl Batch {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    const GOLDEN: &str = include_str!("../../../relay/envelope/golden/relay_1.json");
+
+    fn record(id: usize, group: Option<u8>, body: &str) -> Record {
+        let group = group.map(|g| g.to_string());
+        let id = Some(format!("m{id}"));
+        Record::new(id, Some(body.to_owned()), true, |name| {
+            group.as_deref().filter(|_| name == "MessageGroupId")
+        })
+    }
+
+    fn outcome() -> impl Strategy<Value = Outcome> {
+        prop_oneof![
+            Just(Outcome::Applied),
+            Just(Outcome::Duplicate),
+            Just(Outcome::Parked),
+            Just(Outcome::Gap),
+            Just(Outcome::Failed),
+        ]
+    }
 
     proptest! {
+        /// Settles open records in any order that keeps a group's own, and leaves some open.
         #[test]
-        fn every_record_is_done_or_failed_and_nothing_of_a_group_is_done_after_its_failure(
-            records in proptest::collection::vec((proptest::option::of(0_u8..3), any::<bool>()), 0..30),
+        fn every_record_is_done_or_failed_once_and_nothing_follows_a_failure_of_its_group(
+            plan in proptest::collection::vec(
+                (proptest::option::of(0..3_u8), any::<bool>(), proptest::option::weighted(0.8, outcome())),
+                0..12,
+            )
         ) {
-            let mut batch = Batch::default();
-            let mut done: Vec<usize> = Vec::new();
-            for (n, (group, works)) in records.iter().enumerate() {
-                let record = Record { message_id: n.to_string(), group: group.map(|g| g.to_string()), ..Record::default() };
-                if batch.is_stopped(&record) || !works {
-                    batch.failed(&record);
-                } else {
-                    batch.done();
-                    done.push(n);
+            let records = plan.iter().enumerate().map(|(at, (group, whole, _))| {
+                record(at, *group, if *whole { GOLDEN } else { "{}" })
+            }).collect();
+            let mut batch = Batch::new(records);
+            for (at, (_, _, outcome)) in plan.iter().enumerate() {
+                if let (true, Some(outcome)) = (batch.is_open(at), outcome) {
+                    batch.settle(at, *outcome);
                 }
             }
-            prop_assert_eq!(batch.count_done(), done.len());
-            let failed: Vec<usize> = batch.into_failed().iter().map(|id| id.parse().unwrap()).collect();
-            let mut all: Vec<usize> = done.iter().chain(&failed).copied().collect();
-            all.sort_unstable();
-            prop_assert_eq!(all, (0..records.len()).collect::<Vec<_>>());
-            for f in failed {
-                for d in &done {
-                    prop_assert!(records[f].0.is_none() || records[f].0 != records[*d].0 || *d < f);
+            let report = batch.finish();
+            let ids: Vec<_> = report.outcomes.iter().map(|(id, _)| id.clone().unwrap()).collect();
+            let expected: Vec<_> = (0..plan.len()).map(|at| format!("m{at}")).collect();
+            prop_assert_eq!(ids, expected);
+
+            let mut stopped = HashSet::new();
+            for ((group, whole, _), (_, outcome)) in plan.iter().zip(&report.outcomes) {
+                prop_assert!(*whole || !outcome.is_done());
+                if let Some(group) = group {
+                    prop_assert!(!(stopped.contains(group) && outcome.is_done()));
+                    if !outcome.is_done() {
+                        stopped.insert(*group);
+                    }
                 }
+                prop_assert!(group.is_some() || *outcome != Outcome::HeldBack);
             }
+            let failed = report.outcomes.iter().filter(|(_, o)| !o.is_done()).count();
+            prop_assert_eq!(report.failed_ids().unwrap().len(), failed);
         }
+    }
+
+    #[test]
+    fn a_failed_record_without_an_id_fails_the_whole_batch() {
+        let mut anonymous = record(0, None, "{}");
+        anonymous.message_id = None;
+        let report = Batch::new(vec![anonymous, record(1, None, GOLDEN)]).finish();
+        assert_eq!(report.failed_ids(), None);
+    }
+
+    #[test]
+    fn an_empty_batch_is_an_empty_response() {
+        assert_eq!(
+            Batch::new(Vec::new()).finish().failed_ids(),
+            Some(Vec::new())
+        );
     }
 }

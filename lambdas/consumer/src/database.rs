@@ -1,136 +1,150 @@
-//! The connection to the read model: kept across invocations, made anew when it is stale.
+//! The connection to the read model, kept across deliveries.
+//!
+//! Knows: when a connection has to be made anew, and the daily upkeep of the
+//! inbox. Must not know: events, handlers, queues.
 
-use crate::ConsumerError;
+use crate::error::{self, Error};
+use crate::statements::Statements;
 use dsn::Dsn;
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error, Row, Statement, Transaction};
+use std::fmt;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_postgres::{Client, Transaction};
 
-/// How often the inbox's partitions are looked after.
-const MAINTENANCE: Duration = Duration::from_secs(24 * 3600);
+/// A connection that a frozen function has slept through may be dead without a word.
+const BEGIN_LIMIT: Duration = Duration::from_secs(5);
 
-/// Prepared statements by their text: each is prepared once for a connection.
-pub(crate) type Statements = HashMap<String, Statement>;
+/// How often the inbox's partitions are seen to.
+const UPKEEP: Duration = Duration::from_hours(24);
 
-/// A connection with its statements.
-pub(crate) struct Open {
-    pub(crate) client: Client,
-    pub(crate) statements: Statements,
-}
-
-/// The read model, connected or not.
+/// A read model: where it is, and the connection to it while there is one.
 pub(crate) struct Database {
     dsn: Dsn,
-    open: Option<Open>,
-    maintained: Option<Instant>,
+    session: Option<Session>,
+    /// When the inbox was last seen to; failures count, they are tried again a day later.
+    kept_up: Option<Instant>,
+}
+
+/// One connection with what was prepared on it.
+pub(crate) struct Session {
+    client: Client,
+    statements: Statements,
+    driver: JoinHandle<()>,
 }
 
 impl Database {
+    /// Knows where the read model is; connects with the first delivery.
+    #[must_use]
     pub(crate) fn new(dsn: Dsn) -> Self {
         Self {
             dsn,
-            open: None,
-            maintained: None,
+            session: None,
+            kept_up: None,
         }
     }
 
-    /// A connection that was not known to be broken a moment ago.
-    pub(crate) async fn open(&mut self) -> Result<&mut Open, ConsumerError> {
-        let open = match self.open.take() {
-            Some(open) if !open.client.is_closed() => open,
-            _ => {
-                let (client, _driver) = self.dsn.connect("relay consumer").await?;
-                Open {
-                    client,
-                    statements: Statements::new(),
-                }
-            }
+    /// Connects now rather than with the first delivery.
+    ///
+    /// # Errors
+    /// When the read model cannot be reached or lacks the consumer's tables.
+    pub(crate) async fn connect(&mut self, application_name: &str) -> Result<(), Error> {
+        self.session(application_name).await.map(|_| ())
+    }
+
+    /// The connection; made anew when there is none or it is known to be broken.
+    pub(crate) async fn session(&mut self, application_name: &str) -> Result<&mut Session, Error> {
+        let session = match self.session.take().filter(|s| !s.client.is_closed()) {
+            Some(session) => session,
+            None => self.open(application_name).await?,
         };
-        if self.maintained.is_none_or(|at| at.elapsed() > MAINTENANCE) {
-            // Not fatal: without a partition of its own a day's events go to the default one.
-            if let Err(error) = open
-                .client
-                .execute("select relay.maintain_inbox()", &[])
-                .await
-            {
-                tracing::warn!(%error, "the inbox's partitions could not be looked after");
+        if self.kept_up.is_none_or(|at| at.elapsed() >= UPKEEP) {
+            self.kept_up = Some(Instant::now());
+            maintain(&session.client).await;
+        }
+        Ok(self.session.insert(session))
+    }
+
+    async fn open(&self, application_name: &str) -> Result<Session, Error> {
+        let (client, driver) = self.dsn.connect(application_name).await?;
+        tracing::debug!(read_model = %self.dsn, "connected");
+        let session = Session {
+            client,
+            statements: Statements::default(),
+            driver,
+        };
+        session
+            .client
+            .batch_execute("select from relay.inbox, relay.progress, relay.parked, relay.inbox_horizon limit 0")
+            .await
+            .map_err(|error| {
+                if error::is_missing(&error) {
+                    Error::NotInitialised(error)
+                } else {
+                    Error::Lost(error)
+                }
+            })?;
+        Ok(session)
+    }
+
+    /// Has statements prepared anew.
+    pub(crate) fn forget_statements(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.statements.clear();
+        }
+    }
+
+    /// Gives the connection up, so that the next use makes a new one.
+    pub(crate) fn discard(&mut self) {
+        self.session = None;
+    }
+}
+
+impl Session {
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// When the connection turns out to be broken.
+    pub(crate) async fn begin(&mut self) -> Result<(Transaction<'_>, &mut Statements), Error> {
+        let begun = tokio::time::timeout(BEGIN_LIMIT, self.client.transaction()).await;
+        match begun {
+            Ok(Ok(transaction)) => Ok((transaction, &mut self.statements)),
+            Ok(Err(error)) => Err(Error::Lost(error)),
+            Err(_) => Err(Error::Silent {
+                seconds: BEGIN_LIMIT.as_secs(),
+            }),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+async fn maintain(client: &Client) {
+    match client.query("select relay.maintain_inbox()", &[]).await {
+        Ok(rows) => {
+            for row in rows {
+                let done: &str = row.get(0);
+                tracing::debug!(done, "saw to the inbox's partitions");
             }
-            self.maintained = Some(Instant::now());
         }
-        Ok(self.open.insert(open))
-    }
-
-    /// Forgets a connection that may be broken.
-    pub(crate) fn close(&mut self) {
-        self.open = None;
+        Err(error) => {
+            let error = error::describe(&error);
+            tracing::warn!(
+                error,
+                "the inbox's partitions could not be seen to; events still arrive, in its default partition; let the owner of relay.inbox call relay.maintain_inbox() daily"
+            );
+        }
     }
 }
 
-/// The transaction that an event has its effect in.
-pub struct Tx<'a> {
-    transaction: &'a Transaction<'a>,
-    statements: &'a mut Statements,
-}
-
-impl std::fmt::Debug for Tx<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tx").finish_non_exhaustive()
-    }
-}
-
-/// A statement's parameters.
-pub type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
-
-impl<'a> Tx<'a> {
-    pub(crate) fn new(transaction: &'a Transaction<'a>, statements: &'a mut Statements) -> Self {
-        Self {
-            transaction,
-            statements,
-        }
-    }
-
-    /// Runs a statement; returns how many rows it changed.
-    ///
-    /// # Errors
-    /// When the database refuses it; the transaction is then of no use any more.
-    pub async fn execute(&mut self, sql: &str, parameters: Parameters<'_>) -> Result<u64, Error> {
-        let statement = self.prepared(sql).await?;
-        self.transaction.execute(&statement, parameters).await
-    }
-
-    /// Runs a query; returns its rows.
-    ///
-    /// # Errors
-    /// When the database refuses it; the transaction is then of no use any more.
-    pub async fn query(
-        &mut self,
-        sql: &str,
-        parameters: Parameters<'_>,
-    ) -> Result<Vec<Row>, Error> {
-        let statement = self.prepared(sql).await?;
-        self.transaction.query(&statement, parameters).await
-    }
-
-    /// Runs a query; returns its row, if there is one.
-    ///
-    /// # Errors
-    /// When the database refuses it, or there is more than one row.
-    pub async fn query_opt(
-        &mut self,
-        sql: &str,
-        parameters: Parameters<'_>,
-    ) -> Result<Option<Row>, Error> {
-        let statement = self.prepared(sql).await?;
-        self.transaction.query_opt(&statement, parameters).await
-    }
-
-    async fn prepared(&mut self, sql: &str) -> Result<Statement, Error> {
-        if let Some(statement) = self.statements.get(sql) {
-            return Ok(statement.clone());
-        }
-        let statement = self.transaction.prepare(sql).await?;
-        self.statements.insert(sql.to_owned(), statement.clone());
-        Ok(statement)
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("dsn", &self.dsn)
+            .finish_non_exhaustive()
     }
 }

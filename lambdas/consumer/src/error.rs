@@ -1,18 +1,124 @@
-//! Why a whole batch failed.
+//! What can keep a whole batch from being worked on, and how a database error is read.
+//!
+//! Knows: which errors of Postgres pass by themselves. Must not know: queues,
+//! handlers.
 
-/// A failure that no single event is to blame for: all of them are delivered again.
+use std::fmt::Write as _;
+use tokio_postgres::error::SqlState;
+
+/// Why a batch could not be worked on at all: every record goes back to the queue.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ConsumerError {
+pub enum Error {
     /// The read model cannot be reached.
     #[error("the read model cannot be reached")]
-    Connect(#[from] dsn::Error),
-    /// The read model does not have the tables of `relay init --read-model`.
+    Unreachable(#[from] dsn::Error),
+    /// The read model's connection broke, and broke again.
+    #[error("the connection to the read model is lost")]
+    Lost(#[source] tokio_postgres::Error),
+    /// The read model does not answer.
+    #[error("expected the read model to begin a transaction within {seconds} s, found no answer")]
+    Silent {
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The tables of the consumer are not there.
     #[error(
-        "expected relay.inbox and its companions in the read model, found that they are not usable; run `relay init --read-model`, and grant the role SELECT, INSERT and UPDATE on them"
+        "expected the table relay.inbox in the read model, found none that this role may use; run `relay init --read-model` and grant the role its use"
     )]
-    Schema(#[source] tokio_postgres::Error),
-    /// A record has no message id, so a failure could not be named.
-    #[error("expected a message id on each record, found a record without one")]
+    NotInitialised(#[source] tokio_postgres::Error),
+    /// A record that failed has no message id, so it cannot be named to SQS alone.
+    #[error("expected a message id on every record, found a failed record without one")]
     NoMessageId,
+}
+
+impl Error {
+    /// A stable name of the kind of error, for metrics and alarms.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "Unreachable",
+            Self::Lost(_) => "Lost",
+            Self::Silent { .. } => "Silent",
+            Self::NotInitialised(_) => "NotInitialised",
+            Self::NoMessageId => "NoMessageId",
+        }
+    }
+}
+
+/// The error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let _ = write!(line, ": {cause}");
+        next = cause.source();
+    }
+    line
+}
+
+/// Whether the connection is of no more use.
+pub(crate) fn is_lost(error: &tokio_postgres::Error) -> bool {
+    match error.as_db_error() {
+        // 08: connection exceptions; 57P01 to 57P05: the server ends the session.
+        Some(db) => db.code().code().starts_with("08") || db.code().code().starts_with("57P"),
+        None => error.is_closed() || is_io(error),
+    }
+}
+
+fn is_io(error: &tokio_postgres::Error) -> bool {
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        if cause.is::<std::io::Error>() {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
+}
+
+/// Whether the same work can succeed at once: another transaction was in the way.
+pub(crate) fn is_contention(error: &tokio_postgres::Error) -> bool {
+    [
+        SqlState::T_R_SERIALIZATION_FAILURE,
+        SqlState::T_R_DEADLOCK_DETECTED,
+        SqlState::LOCK_NOT_AVAILABLE,
+    ]
+    .iter()
+    .any(|code| error.code() == Some(code))
+}
+
+/// Whether a table, or the right to it, is missing.
+pub(crate) fn is_missing(error: &tokio_postgres::Error) -> bool {
+    [
+        SqlState::UNDEFINED_TABLE,
+        SqlState::UNDEFINED_FUNCTION,
+        SqlState::UNDEFINED_COLUMN,
+        SqlState::INVALID_SCHEMA_NAME,
+        SqlState::INSUFFICIENT_PRIVILEGE,
+    ]
+    .iter()
+    .any(|code| error.code() == Some(code))
+}
+
+/// The error in words that show no value: Postgres quotes the offending value
+/// in the messages of data exceptions, and payloads do not belong in logs.
+pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
+    let Some(db) = error.as_db_error() else {
+        return chain(error);
+    };
+    let mut line = format!("SQLSTATE {}", db.code().code());
+    for (what, name) in [
+        ("table", db.table()),
+        ("column", db.column()),
+        ("constraint", db.constraint()),
+    ] {
+        if let Some(name) = name {
+            let _ = write!(line, ", {what} {name}");
+        }
+    }
+    if !db.code().code().starts_with("22") {
+        let _ = write!(line, ": {}", db.message());
+    }
+    line
 }

@@ -1,35 +1,38 @@
-//! What an author writes.
+//! What a projection author writes, and what is handed to it.
+//!
+//! Knows: the [`Handler`] seam, the transaction that a handler works in.
+//! Must not know: queues, batches, the inbox.
 
-use crate::Tx;
+use crate::statements::Statements;
 use envelope::Event;
+use std::fmt;
 use std::future::Future;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, Transaction};
 
-/// How the order of an aggregate's events is guarded.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Mode {
-    /// The inbox alone: each event once, in any order.
-    Once,
-    /// The inbox and the aggregate's version: equal or lower is a duplicate, the next
-    /// is applied, a higher one is a gap and is tried again. Versions count from 1;
-    /// an event without a version is guarded by the inbox alone.
-    #[default]
-    Versioned,
-}
-
-/// A projection, a policy, a saga: anything that an event has an effect through.
+/// A projection, a policy, a saga: one function that gives one event its effect.
+///
+/// The event's inbox row and the handler's writes are one transaction, so an
+/// event has its effect once however often it is delivered. A handler reads and
+/// writes through `tx` alone: it runs again for an event whose earlier run was
+/// rolled back, and whatever it does elsewhere can happen more than once.
 pub trait Handler: Send + Sync {
-    /// Its name in the inbox, with its version where it has one, such as `orders@2`.
+    /// The name that its inbox and its progress are kept under.
+    ///
+    /// A new name starts from nothing: give a rebuilt projection one, such as `orders@2`.
     fn name(&self) -> &str;
 
-    /// How the order of an aggregate's events is guarded.
+    /// How redelivered and reordered events are told from new ones.
     fn mode(&self) -> Mode {
         Mode::Versioned
     }
 
-    /// Gives the event its effect, in the transaction that records it.
+    /// Gives the event its effect; an event type that does not concern it is `Ok(())`.
     ///
-    /// An event type it does not know it passes over with `Ok`. Whatever it does
-    /// outside `tx` can happen more than once.
+    /// # Errors
+    /// [`HandlerError::Retry`] to have the event delivered again,
+    /// [`HandlerError::Reject`] to park it. A database error, passed on with
+    /// `?`, is tried again. What was written through `tx` is rolled back in each case.
     fn handle(
         &self,
         event: &Event,
@@ -37,25 +40,123 @@ pub trait Handler: Send + Sync {
     ) -> impl Future<Output = Result<(), HandlerError>> + Send;
 }
 
-/// Why an event did not have its effect. The transaction is rolled back in each case.
+/// How a projection tells new events from old ones.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Mode {
+    /// By the inbox alone: each event once, in whatever order it arrives.
+    Once,
+    /// By the inbox and the aggregate's version: each event once and in order.
+    /// An equal or lower version is a duplicate; a gap waits for what is
+    /// missing. An event without a version is taken as in [`Mode::Once`].
+    #[default]
+    Versioned,
+}
+
+/// Why an event did not have its effect.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandlerError {
-    /// It may go well later: the event is delivered again.
+    /// Not now: the event goes back to the queue.
     #[error("to be tried again: {0}")]
     Retry(String),
-    /// It can never go well: the event is kept in `relay.parked` with the reason, and
-    /// the events behind it go on.
+    /// Never: the event is parked in `relay.parked` with this reason, and counts as done.
     #[error("refused: {0}")]
     Reject(String),
-    /// The database refused; the event is delivered again.
-    #[error("the database refused{}", said(.0))]
+    /// The database refused or is gone: the event goes back to the queue.
+    #[error("the database refused")]
     Database(#[from] tokio_postgres::Error),
 }
 
-fn said(error: &tokio_postgres::Error) -> String {
-    error
-        .as_db_error()
-        .map(|e| format!(": {} ({})", e.message(), e.code().code()))
-        .unwrap_or_default()
+/// A payload of another shape than expected stays so: the event is rejected.
+impl From<serde_json::Error> for HandlerError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Reject(format!("data does not have the expected shape: {error}"))
+    }
+}
+
+/// The transaction that an event has its effect in.
+///
+/// Statements are prepared once for each connection and kept by their text, so
+/// pass values as parameters rather than in the text.
+pub struct Tx<'a> {
+    transaction: &'a Transaction<'a>,
+    statements: &'a mut Statements,
+    /// Postgres refused something: the transaction may be dead although the handler says all is well.
+    suspect: bool,
+}
+
+impl<'a> Tx<'a> {
+    pub(crate) fn new(transaction: &'a Transaction<'a>, statements: &'a mut Statements) -> Self {
+        Self {
+            transaction,
+            statements,
+            suspect: false,
+        }
+    }
+
+    /// Runs a statement and returns how many rows it touched.
+    ///
+    /// # Errors
+    /// When Postgres refuses it or is gone.
+    pub async fn execute(
+        &mut self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, tokio_postgres::Error> {
+        let result = match self.statements.get(self.transaction, sql).await {
+            Ok(statement) => self.transaction.execute(&statement, parameters).await,
+            Err(error) => Err(error),
+        };
+        self.suspect |= result.is_err();
+        result
+    }
+
+    /// Runs a query and returns its rows.
+    ///
+    /// # Errors
+    /// When Postgres refuses it or is gone.
+    pub async fn query(
+        &mut self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let result = match self.statements.get(self.transaction, sql).await {
+            Ok(statement) => self.transaction.query(&statement, parameters).await,
+            Err(error) => Err(error),
+        };
+        self.suspect |= result.is_err();
+        result
+    }
+
+    /// Runs a query and returns its first row, if there is one.
+    ///
+    /// # Errors
+    /// When Postgres refuses it or is gone.
+    pub async fn query_first(
+        &mut self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Option<Row>, tokio_postgres::Error> {
+        Ok(self.query(sql, parameters).await?.into_iter().next())
+    }
+
+    /// Fails if a statement before has left the transaction aborted.
+    ///
+    /// A handler may swallow a database error; the commit of an aborted
+    /// transaction is a rollback that reports no error, and would lose the event
+    /// (test `a_swallowed_database_error_does_not_lose_the_event`).
+    pub(crate) async fn ensure_alive(&mut self) -> Result<(), tokio_postgres::Error> {
+        if self.suspect {
+            self.transaction.batch_execute("select").await?;
+            self.suspect = false;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Tx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tx").finish_non_exhaustive()
+    }
 }

@@ -1,218 +1,104 @@
-//! The inbox, the progress and the parked events: the SQL around a handler.
+//! Which events had their effect before.
+//!
+//! Knows: `relay.inbox`, its days and its horizon; `relay.parked`.
+//! Must not know: versions, queues, what handlers do.
 
-use crate::database::Tx;
-use crate::record::{Record, day};
+use crate::handler::Tx;
+use crate::record::Record;
 use envelope::Event;
-use std::collections::{BTreeMap, HashSet};
-use time::{Date, OffsetDateTime};
-use tokio_postgres::Error;
+use std::collections::HashSet;
+use time::{Date, OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
-/// One event of a batch with the message it came in.
-#[derive(Debug)]
-pub(crate) struct Work {
-    pub(crate) record: Record,
-    pub(crate) event: Event,
+/// The day that an event's inbox row stands under: the event's own, so that a
+/// redelivery looks into the same partition however late it comes.
+pub(crate) fn day(event: &Event) -> Date {
+    v7_time(&event.event_id)
+        .unwrap_or(event.timestamp)
+        .to_offset(UtcOffset::UTC)
+        .date()
 }
 
-/// What the inbox said of a batch.
-#[derive(Debug)]
-pub(crate) struct Admitted {
-    /// Events that were not there before.
-    fresh: HashSet<Uuid>,
-    /// Events of earlier days are forgotten: new ones cannot be told from old ones.
-    horizon: Option<Date>,
-}
-
-impl Admitted {
-    /// Whether the event is new; each answer of yes is given once.
-    pub(crate) fn take(&mut self, event: &Event) -> bool {
-        self.fresh.remove(&event.event_id)
+fn v7_time(id: &Uuid) -> Option<OffsetDateTime> {
+    if id.get_version_num() != 7 {
+        return None;
     }
-
-    pub(crate) fn is_forgotten(&self, event: &Event) -> bool {
-        self.horizon.is_some_and(|horizon| day(event) < horizon)
-    }
+    let (seconds, _) = id.get_timestamp()?.to_unix();
+    OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()
 }
 
-const ADMIT: &str = "
-with horizon as materialized (
-  select case when day > '-infinity' then day end as day from relay.inbox_horizon
-), fresh as (
-  insert into relay.inbox
-    (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at)
-  select $1, e.event_id, e.day, e.aggregate_type, e.aggregate_id, e.aggregate_version, e.sent_at
-  from unnest($2::uuid[], $3::date[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[])
-    with ordinality as e (event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, place)
-  order by e.place
-  on conflict do nothing
-  returning event_id
-)
-select event_id, null::date from fresh
-union all
-select null, day from horizon";
-
-/// Writes the batch's events into the inbox, in one round trip.
-pub(crate) async fn admit(
+/// Records the events, in their order, in one round trip; returns those that are new.
+pub(crate) async fn record(
     tx: &mut Tx<'_>,
     projection: &str,
-    works: &[&Work],
-) -> Result<Admitted, Error> {
-    let ids: Vec<Uuid> = works.iter().map(|w| w.event.event_id).collect();
-    let days: Vec<Date> = works.iter().map(|w| day(&w.event)).collect();
-    let types: Vec<&str> = works
+    arrived: &[(&Event, Option<OffsetDateTime>)],
+) -> Result<HashSet<Uuid>, tokio_postgres::Error> {
+    if arrived.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let ids: Vec<Uuid> = arrived.iter().map(|(event, _)| event.event_id).collect();
+    let days: Vec<Date> = arrived.iter().map(|(event, _)| day(event)).collect();
+    let types: Vec<&str> = arrived
         .iter()
-        .map(|w| w.event.aggregate_type.as_str())
+        .map(|(event, _)| event.aggregate_type.as_str())
         .collect();
-    let aggregates: Vec<&str> = works
+    let keys: Vec<&str> = arrived
         .iter()
-        .map(|w| w.event.aggregate_id.as_str())
+        .map(|(event, _)| event.aggregate_id.as_str())
         .collect();
-    let versions: Vec<Option<i64>> = works.iter().map(|w| w.event.aggregate_version).collect();
-    let sent: Vec<Option<OffsetDateTime>> = works.iter().map(|w| w.record.sent_at).collect();
+    let versions: Vec<Option<i64>> = arrived
+        .iter()
+        .map(|(event, _)| event.aggregate_version)
+        .collect();
+    let sent: Vec<Option<OffsetDateTime>> = arrived.iter().map(|(_, sent_at)| *sent_at).collect();
+    // Ordered by arrival: the identity column counts in the order of application.
     let rows = tx
         .query(
-            ADMIT,
-            &[
-                &projection,
-                &ids,
-                &days,
-                &types,
-                &aggregates,
-                &versions,
-                &sent,
-            ],
+            "insert into relay.inbox
+               (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at)
+             select $1, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at
+             from unnest($2::uuid[], $3::date[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[])
+               with ordinality as arrived
+                 (event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, place)
+             order by place
+             on conflict do nothing
+             returning event_id",
+            &[&projection, &ids, &days, &types, &keys, &versions, &sent],
         )
         .await?;
-    let mut admitted = Admitted {
-        fresh: HashSet::new(),
-        horizon: None,
-    };
-    for row in rows {
-        match row.get::<_, Option<Uuid>>(0) {
-            Some(id) => drop(admitted.fresh.insert(id)),
-            None => admitted.horizon = row.get(1),
-        }
-    }
-    Ok(admitted)
+    Ok(rows.into_iter().map(|row| row.get(0)).collect())
 }
 
-/// How far each aggregate of a batch has come; its rows are locked until the end of
-/// the transaction, in one order for everyone, so that two hosts cannot deadlock.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    versions: BTreeMap<(String, String), (i64, bool)>,
+/// The first day that the inbox remembers.
+///
+/// Asked after the events were recorded: a partition that was dropped before
+/// that has moved the horizon, and one that holds a row of ours waits for us.
+pub(crate) async fn horizon(tx: &mut Tx<'_>) -> Result<Option<Date>, tokio_postgres::Error> {
+    // A fresh database remembers from -infinity on, which `Date` cannot say.
+    let row = tx
+        .query_first(
+            "select day from relay.inbox_horizon where isfinite(day)",
+            &[],
+        )
+        .await?;
+    Ok(row.map(|row| row.get(0)))
 }
 
-const LOCK: &str = "
-with new as (
-  insert into relay.progress (projection, aggregate_type, aggregate_id, version)
-  select $1, a.type, a.id, 0
-  from unnest($2::text[], $3::text[]) as a (type, id)
-  order by a.type, a.id
-  on conflict do nothing
-)
-select 1";
-
-const READ: &str = "
-select p.aggregate_type, p.aggregate_id, p.version
-from relay.progress as p
-join unnest($2::text[], $3::text[]) as a (type, id)
-  on p.aggregate_type = a.type and p.aggregate_id = a.id
-where p.projection = $1
-order by p.aggregate_type, p.aggregate_id
-for update of p";
-
-const ADVANCE: &str = "
-update relay.progress as p set version = a.version
-from unnest($2::text[], $3::text[], $4::bigint[]) as a (type, id, version)
-where p.projection = $1 and p.aggregate_type = a.type and p.aggregate_id = a.id";
-
-impl Progress {
-    /// Locks and reads the progress of the aggregates that have versions.
-    pub(crate) async fn lock(
-        tx: &mut Tx<'_>,
-        projection: &str,
-        works: &[&Work],
-    ) -> Result<Self, Error> {
-        let versioned = works.iter().filter(|w| w.event.aggregate_version.is_some());
-        let versions: BTreeMap<_, _> = versioned
-            .map(|w| {
-                (
-                    (w.event.aggregate_type.clone(), w.event.aggregate_id.clone()),
-                    (0, false),
-                )
-            })
-            .collect();
-        let mut progress = Self { versions };
-        if progress.versions.is_empty() {
-            return Ok(progress);
-        }
-        let types: Vec<&str> = progress
-            .versions
-            .keys()
-            .map(|(kind, _)| kind.as_str())
-            .collect();
-        let ids: Vec<&str> = progress
-            .versions
-            .keys()
-            .map(|(_, id)| id.as_str())
-            .collect();
-        tx.execute(LOCK, &[&projection, &types, &ids]).await?;
-        let rows = tx.query(READ, &[&projection, &types, &ids]).await?;
-        for row in rows {
-            progress
-                .versions
-                .insert((row.get(0), row.get(1)), (row.get(2), false));
-        }
-        Ok(progress)
-    }
-
-    /// The version of the last event applied to the aggregate.
-    pub(crate) fn of(&self, event: &Event) -> i64 {
-        let key = (event.aggregate_type.clone(), event.aggregate_id.clone());
-        self.versions.get(&key).map_or(0, |(version, _)| *version)
-    }
-
-    /// Takes note that an event was applied.
-    pub(crate) fn advance(&mut self, event: &Event, version: i64) {
-        let key = (event.aggregate_type.clone(), event.aggregate_id.clone());
-        self.versions.insert(key, (version, true));
-    }
-
-    /// Writes what has changed.
-    pub(crate) async fn save(&self, tx: &mut Tx<'_>, projection: &str) -> Result<(), Error> {
-        let changed: Vec<_> = self
-            .versions
-            .iter()
-            .filter(|(_, (_, changed))| *changed)
-            .collect();
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let types: Vec<&str> = changed.iter().map(|((kind, _), _)| kind.as_str()).collect();
-        let ids: Vec<&str> = changed.iter().map(|((_, id), _)| id.as_str()).collect();
-        let versions: Vec<i64> = changed.iter().map(|(_, (version, _))| *version).collect();
-        tx.execute(ADVANCE, &[&projection, &types, &ids, &versions])
-            .await?;
-        Ok(())
-    }
-}
-
-/// Keeps an event that the handler refuses, whole, with the reason.
+/// Sets an event aside for good, with the reason.
 pub(crate) async fn park(
     tx: &mut Tx<'_>,
     projection: &str,
-    work: &Work,
+    event: &Event,
+    record: &Record,
     reason: &str,
-) -> Result<(), Error> {
-    const PARK: &str = "
-insert into relay.parked (projection, event_id, event_type, aggregate_type, aggregate_id, reason, body)
-values ($1, $2, $3, $4, $5, $6, $7)
-on conflict (projection, event_id) do nothing";
-    let Work { record, event } = work;
+) -> Result<(), tokio_postgres::Error> {
+    // Postgres text holds no NUL, and a reason may quote the payload.
+    let reason = reason.replace('\0', "\u{fffd}");
     tx.execute(
-        PARK,
+        "insert into relay.parked
+           (projection, event_id, event_type, aggregate_type, aggregate_id, reason, body)
+         values ($1, $2, $3, $4, $5, $6, $7)
+         on conflict do nothing",
         &[
             &projection,
             &event.event_id,
@@ -225,4 +111,35 @@ on conflict (projection, event_id) do nothing";
     )
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn day_of(id: &str, timestamp: &str) -> String {
+        let golden = include_str!("../../../relay/envelope/golden/relay_1.json");
+        let body = golden
+            .replace("01930000-0000-7000-8000-000000000001", id)
+            .replace("2026-01-15T10:30:00.000Z", timestamp);
+        day(&Event::from_json(&body).unwrap()).to_string()
+    }
+
+    #[test]
+    fn an_events_day_is_that_of_its_id_or_else_of_its_time_in_utc() {
+        let late = "2026-01-15T23:30:00-02:00";
+        assert_eq!(
+            day_of("01930000-0000-7000-8000-000000000001", late),
+            "2024-11-06"
+        );
+        assert_eq!(
+            day_of("8f7dbb62-4ab5-4a34-9a51-1b9c3fc8b1ad", late),
+            "2026-01-16"
+        );
+        // A version 7 id of a year that no calendar here has.
+        assert_eq!(
+            day_of("ffffffff-ffff-7fff-bfff-ffffffffffff", late),
+            "2026-01-16"
+        );
+    }
 }

@@ -1,62 +1,90 @@
-//! Handlers of events, each event having its effect once.
+//! Projection functions on SQS whose effects happen once.
 //!
-//! An author writes one function. Around it stand the inbox (a redelivery is a
-//! no-op), the version guard (a stale event is a duplicate, a gap is noticed and
-//! tried again), the batch (one transaction when all is well, one by one when
-//! not) and the host (a Lambda function, or a worker that polls).
+//! An author writes one function, [`Handler::handle`]; a host takes messages
+//! from a queue and brings them to it. The event's row in the inbox and the
+//! handler's writes are one database transaction, so a redelivery is a no-op.
 //!
-//! ```
+//! ```no_run
 //! use consumer::{Event, Handler, HandlerError, Tx};
 //!
-//! struct Visits;
+//! struct Customers;
 //!
-//! impl Handler for Visits {
+//! #[derive(serde::Deserialize)]
+//! struct Registered {
+//!     name: String,
+//! }
+//!
+//! impl Handler for Customers {
 //!     fn name(&self) -> &str {
-//!         "visits"
+//!         "customers"
 //!     }
 //!
 //!     async fn handle(&self, event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
-//!         if event.event_type == "page.visited" {
-//!             let sql = "insert into visits (page, count) values ($1, 1)
-//!                 on conflict (page) do update set count = visits.count + 1";
-//!             tx.execute(sql, &[&event.aggregate_id]).await?;
+//!         if event.event_type != "customer.registered" {
+//!             return Ok(());
 //!         }
+//!         // Data of another shape is rejected: parked with the reason, and the queue goes on.
+//!         let customer: Registered = event.data()?;
+//!         tx.execute(
+//!             "insert into customers (customer_id, name) values ($1, $2)",
+//!             &[&event.aggregate_id, &customer.name],
+//!         )
+//!         .await?;
 //!         Ok(())
 //!     }
 //! }
-//! ```
 //!
-//! The whole of a function's `main` is then
-//!
-//! ```no_run
-//! # use consumer::{Event, Handler, HandlerError, Tx};
-//! # struct Visits;
-//! # impl Handler for Visits {
-//! #     fn name(&self) -> &str { "visits" }
-//! #     async fn handle(&self, _: &Event, _: &mut Tx<'_>) -> Result<(), HandlerError> { Ok(()) }
-//! # }
 //! # #[cfg(feature = "lambda")]
 //! #[tokio::main]
 //! async fn main() -> Result<(), consumer::host::lambda::Error> {
-//!     let url = std::env::var("READ_MODEL_URL")?;
-//!     consumer::host::lambda::run(Visits, &url.parse()?).await
+//!     let read_model: dsn::Dsn = std::env::var("READ_MODEL_URL")?.parse()?;
+//!     consumer::host::lambda::run(Customers, &read_model).await
 //! }
 //! # #[cfg(not(feature = "lambda"))]
 //! # fn main() {}
 //! ```
+//!
+//! The read model needs the tables of `relay init --read-model`, and the event
+//! source mapping `ReportBatchItemFailures`.
+//!
+//! # What becomes of an event
+//! | the handler, or the runtime before it | the event |
+//! |---|---|
+//! | `Ok(())` | is applied: its effect and its inbox row are committed together |
+//! | [`HandlerError::Retry`], or a database error | goes back to the queue, without any effect |
+//! | [`HandlerError::Reject`] | is parked in `relay.parked` with the reason, and counts as done |
+//! | finds it in the inbox, or its version applied | is a duplicate: nothing happens |
+//! | finds earlier versions missing ([`Mode::Versioned`]) | goes back to the queue, with a warning |
+//! | finds that the body is no event | goes back to the queue, and so to the dead-letter queue |
+//!
+//! A batch is one transaction when all is well. On an error it is rolled back
+//! and taken one by one, so a bad event costs only itself; on a FIFO queue its
+//! own group stops there and the other groups go on.
+//!
+//! # Layout
+//! `record` reads a message, `batch` knows what became of each, `version` and
+//! `inbox` tell new events from old ones, `apply` puts those and the handler
+//! into a transaction, `consumer` decides between one and many; the hosts bring
+//! the messages. The core depends on no AWS SDK; the feature `lambda` brings
+//! Lambda's runtime, the feature `poll` the SDK of SQS.
+
+mod handler;
+mod statements;
 
 mod apply;
-pub mod batch;
+mod batch;
+mod consumer;
 mod database;
 mod error;
-mod handler;
-pub mod host;
 mod inbox;
-pub mod record;
-pub mod version;
+mod record;
+mod version;
 
-pub use apply::Consumer;
-pub use database::{Parameters, Tx};
-pub use envelope::Event;
-pub use error::ConsumerError;
-pub use handler::{Handler, HandlerError, Mode};
+pub mod host;
+
+pub use crate::consumer::Consumer;
+pub use batch::{Outcome, Report};
+pub use envelope::{Event, Position};
+pub use error::Error;
+pub use handler::{Handler, HandlerError, Mode, Tx};
+pub use record::{Content, Malformed, Record};

@@ -1,103 +1,245 @@
-//! A queue's message as the consumer sees it, whichever host received it.
+//! One message of a queue to one piece of work. PURE.
 //!
-//! Pure: no clock, no database.
+//! Knows: the names of SQS's attributes, what makes a body an event.
+//! Must not know: the database, the hosts, what handlers do.
 
-use envelope::{Event, EventError};
-use time::{Date, OffsetDateTime};
+use envelope::{Event, PROBE_EVENT_TYPE};
+use serde_json::error::Category;
+use std::error::Error as _;
+use time::OffsetDateTime;
 
-/// One message of a batch.
-#[derive(Clone, Debug, Default)]
+/// One message as it came from the queue.
+#[derive(Clone, Debug)]
 pub struct Record {
-    /// The message's id: what a failure is reported by.
-    pub message_id: String,
-    /// The message group, on FIFO queues.
+    /// The queue's id of the message; `None` where the message has none.
+    pub message_id: Option<String>,
+    /// The FIFO group; `None` on standard queues.
     pub group: Option<String>,
-    /// When the queue received it.
+    /// When the queue received the message.
     pub sent_at: Option<OffsetDateTime>,
-    /// How often it was delivered, this time included.
+    /// How often the message was delivered, this time included.
     pub receive_count: u32,
-    /// The body.
+    /// The body as it came.
     pub body: String,
+    /// What the body is.
+    pub content: Content,
+}
+
+/// What a body turned out to be.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// An event to apply.
+    Event(Box<Event>),
+    /// A message that proves the way is open; there is nothing to do.
+    Probe,
+    /// No event.
+    Malformed(Malformed),
+}
+
+/// Why a body is no event. Shows no part of the body.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Malformed {
+    /// It ends too early or is no JSON.
+    #[error("expected JSON, found a body that breaks at line {line} column {column}")]
+    NotJson {
+        /// Where.
+        line: usize,
+        /// Where in the line.
+        column: usize,
+    },
+    /// It is JSON of another shape.
+    #[error(
+        "expected an event in the relay format, found JSON with a field missing or of another type at line {line} column {column}"
+    )]
+    NotAnEvent {
+        /// Where.
+        line: usize,
+        /// Where in the line.
+        column: usize,
+    },
+    /// It is SNS's own envelope around a message.
+    #[error(
+        "expected an event, found an SNS notification around one; set RawMessageDelivery on the subscription"
+    )]
+    Notification,
+    /// The version is none.
+    #[error("expected aggregate_version to be 1 or more, found {found}")]
+    Version {
+        /// What it is.
+        found: i64,
+    },
+    /// A name that Postgres cannot hold.
+    #[error("expected {field} to be text without NUL characters")]
+    Nul {
+        /// The field.
+        field: &'static str,
+    },
 }
 
 impl Record {
-    /// A record from the attributes that SQS names in both of its interfaces.
+    /// Reads a message. `attribute` looks SQS's system attributes up; `fifo` says
+    /// whether the queue is one: a message of a standard queue can carry a group id too.
     #[must_use]
     pub fn new<'a>(
-        message_id: String,
-        body: String,
+        message_id: Option<String>,
+        body: Option<String>,
+        fifo: bool,
         attribute: impl Fn(&str) -> Option<&'a str>,
     ) -> Self {
-        let milliseconds = attribute("SentTimestamp").and_then(|text| text.parse::<i128>().ok());
+        let body = body.unwrap_or_default();
         Self {
-            message_id,
-            group: attribute("MessageGroupId").map(str::to_owned),
-            sent_at: milliseconds
-                .and_then(|ms| OffsetDateTime::from_unix_timestamp_nanos(ms * 1_000_000).ok()),
+            message_id: message_id.filter(|id| !id.is_empty()),
+            group: attribute("MessageGroupId")
+                .filter(|_| fifo)
+                .map(str::to_owned),
+            sent_at: attribute("SentTimestamp").and_then(milliseconds),
             receive_count: attribute("ApproximateReceiveCount")
-                .and_then(|text| text.parse().ok())
+                .and_then(|count| count.parse().ok())
                 .unwrap_or(1),
+            content: read(&body),
             body,
         }
     }
 
-    /// The event in the body.
-    ///
-    /// # Errors
-    /// When the body is not an event.
-    pub fn event(&self) -> Result<Event, EventError> {
-        Event::from_json(&self.body)
+    /// The event, where the body is one.
+    #[must_use]
+    pub fn event(&self) -> Option<&Event> {
+        match &self.content {
+            Content::Event(event) => Some(event),
+            Content::Probe | Content::Malformed(_) => None,
+        }
     }
 }
 
-/// The event's own day: of its id where that is a UUIDv7, or else of its timestamp.
-///
-/// It names the inbox's partition, so it must be the same at each delivery.
-#[must_use]
-pub fn day(event: &Event) -> Date {
-    let of_id = event
-        .event_id
-        .get_timestamp()
-        .filter(|_| event.event_id.get_version_num() == 7);
-    let of_id = of_id.and_then(|time| {
-        OffsetDateTime::from_unix_timestamp(i64::try_from(time.to_unix().0).ok()?).ok()
-    });
-    of_id
-        .unwrap_or_else(|| event.timestamp.to_offset(time::UtcOffset::UTC))
-        .date()
+fn milliseconds(text: &str) -> Option<OffsetDateTime> {
+    let milliseconds: i64 = text.parse().ok()?;
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000).ok()
+}
+
+fn read(body: &str) -> Content {
+    let event = match Event::from_json(body) {
+        Ok(event) => event,
+        Err(error) => {
+            let cause = error
+                .source()
+                .and_then(<dyn std::error::Error>::downcast_ref);
+            return Content::Malformed(malformed(body, cause));
+        }
+    };
+    if event.event_type == PROBE_EVENT_TYPE {
+        return Content::Probe;
+    }
+    match refusal(&event) {
+        Some(reason) => Content::Malformed(reason),
+        None => Content::Event(Box::new(event)),
+    }
+}
+
+/// serde's own words are not passed on: they quote values, and values are payload.
+fn malformed(body: &str, cause: Option<&serde_json::Error>) -> Malformed {
+    #[derive(serde::Deserialize)]
+    struct Notification {
+        #[serde(rename = "Type")]
+        kind: String,
+        #[serde(rename = "TopicArn")]
+        _topic_arn: serde::de::IgnoredAny,
+    }
+    let notification = serde_json::from_str::<Notification>(body);
+    if notification.is_ok_and(|n| n.kind == "Notification") {
+        return Malformed::Notification;
+    }
+    let (line, column) = cause.map_or((0, 0), |error| (error.line(), error.column()));
+    match cause.map(serde_json::Error::classify) {
+        Some(Category::Syntax | Category::Eof) => Malformed::NotJson { line, column },
+        Some(Category::Data | Category::Io) | None => Malformed::NotAnEvent { line, column },
+    }
+}
+
+fn refusal(event: &Event) -> Option<Malformed> {
+    if let Some(found) = event.aggregate_version.filter(|version| *version < 1) {
+        return Some(Malformed::Version { found });
+    }
+    [
+        ("event_type", &event.event_type),
+        ("aggregate_type", &event.aggregate_type),
+        ("aggregate_id", &event.aggregate_id),
+    ]
+    .into_iter()
+    .find(|(_, text)| text.contains('\0'))
+    .map(|(field, _)| Malformed::Nul { field })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
-    #[test]
-    fn the_day_is_the_ids_own() {
-        let golden = include_str!("../../../relay/envelope/golden/relay_1.json");
-        let event = Event::from_json(golden).unwrap();
-        // 0x0193_0000_0000 ms after 1970, not the timestamp's 2026-01-15.
-        assert_eq!(day(&event).to_string(), "2024-11-06");
-        let other = golden.replace("0000-7000-8000", "0000-4000-8000");
-        assert_eq!(
-            day(&Event::from_json(&other).unwrap()).to_string(),
-            "2026-01-15"
-        );
+    const GOLDEN: &str = include_str!("../../../relay/envelope/golden/relay_1.json");
+
+    fn content(body: &str) -> Content {
+        let id = Some("m".to_owned());
+        Record::new(id, Some(body.to_owned()), false, |_| None).content
+    }
+
+    fn reason(body: &str) -> String {
+        match content(body) {
+            Content::Malformed(reason) => reason.to_string(),
+            other => panic!("{body} was taken for {other:?}"),
+        }
     }
 
     #[test]
-    fn attributes_are_read_and_missing_ones_are_no_error() {
-        let record = Record::new("m".to_owned(), String::new(), |name| match name {
-            "SentTimestamp" => Some("1700000000123"),
-            "MessageGroupId" => Some("g"),
+    fn a_message_reads_with_its_group_its_time_and_its_count() {
+        let attribute = |name: &str| match name {
+            "ApproximateReceiveCount" => Some("3"),
+            "SentTimestamp" => Some("1768473000123"),
+            "MessageGroupId" => Some("ord_123456"),
             _ => None,
-        });
-        assert_eq!(
-            record.sent_at.unwrap().unix_timestamp_nanos(),
-            1_700_000_000_123_000_000
-        );
-        assert_eq!(
-            (record.group.as_deref(), record.receive_count),
-            (Some("g"), 1)
-        );
+        };
+        let message = |fifo| Record::new(None, Some(GOLDEN.to_owned()), fifo, attribute);
+        let record = message(true);
+        assert_eq!(record.group.as_deref(), Some("ord_123456"));
+        assert_eq!(record.receive_count, 3);
+        let sent_at = record.sent_at.unwrap().unix_timestamp_nanos();
+        assert_eq!(sent_at, 1_768_473_000_123_000_000);
+        assert_eq!(record.event().unwrap().aggregate_version, Some(5));
+        // A standard queue's group is for fairness and orders nothing.
+        assert_eq!(message(false).group, None);
+    }
+
+    #[test]
+    fn a_body_that_is_no_event_says_what_was_expected_and_shows_no_payload() {
+        assert!(reason("").contains("expected JSON"));
+        assert!(reason("{\"event_id\": ").contains("expected JSON"));
+        assert!(reason("{\"event_id\":\"secret\"}").contains("expected an event"));
+        assert!(!reason("{\"event_id\":\"secret\"}").contains("secret"));
+        let notification = r#"{"Type":"Notification","TopicArn":"t","Message":"{}"}"#;
+        assert!(reason(notification).contains("RawMessageDelivery"));
+        let zero = GOLDEN.replace("\"aggregate_version\":5", "\"aggregate_version\":0");
+        assert!(reason(&zero).contains("found 0"));
+        let nul = GOLDEN.replace("ord_123456", "a\\u0000b");
+        assert!(reason(&nul).contains("aggregate_id"));
+    }
+
+    #[test]
+    fn a_probe_is_no_work() {
+        let probe = GOLDEN.replace("order.created", PROBE_EVENT_TYPE);
+        assert!(matches!(content(&probe), Content::Probe));
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_and_no_attribute_makes_a_panic(body in any::<String>(), value in any::<String>(), number in "[0-9]{0,30}") {
+            for value in [&value, &number] {
+                let record = Record::new(None, Some(body.clone()), true, |_| Some(value));
+                prop_assert!(record.event().is_none());
+            }
+        }
+
+        #[test]
+        fn a_broken_event_is_malformed_wherever_it_breaks(at in 0..GOLDEN.trim_end().len() - 1) {
+            prop_assert!(matches!(content(&GOLDEN[..at]), Content::Malformed(_)));
+        }
     }
 }

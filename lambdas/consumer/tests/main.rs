@@ -1,1 +1,14 @@
-fn main() {}
+//! The consumer against a real Postgres: one promise for each test.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by a panic"
+)]
+
+mod bad_input;
+mod connection;
+mod delivery;
+mod poison;
+mod support;
+mod upkeep;

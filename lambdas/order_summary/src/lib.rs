@@ -72,7 +72,8 @@ async fn created(event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
             &version,
         ],
     )
-    .await?;
+    .await
+    .map_err(refused)?;
     Ok(())
 }
 
@@ -81,22 +82,22 @@ async fn item_added(event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> 
         quantity,
         unit_price,
     } = data(event)?;
-    if !is_decimal(&unit_price) {
+    if quantity < 1 || !is_decimal(&unit_price) {
         return Err(HandlerError::Reject(
-            "the unit_price of order.item_added is no decimal number".to_owned(),
+            "expected a quantity of 1 or more and a unit_price such as \"12.50\" in order.item_added".to_owned(),
         ));
     }
     let sql = "update order_summary set item_count = item_count + $2,
         total = total + $2 * $3::text::numeric, version = $4 where order_id = $1";
     let version = event.aggregate_version.unwrap_or(1);
-    existing(
-        event,
-        tx.execute(
+    let rows = tx
+        .execute(
             sql,
             &[&event.aggregate_id, &quantity, &unit_price, &version],
         )
-        .await?,
-    )
+        .await
+        .map_err(refused)?;
+    existing(rows)
 }
 
 async fn reached(event: &Event, tx: &mut Tx<'_>, status: &str) -> Result<(), HandlerError> {
@@ -106,25 +107,36 @@ async fn reached(event: &Event, tx: &mut Tx<'_>, status: &str) -> Result<(), Han
         cancelled_at = case when $2 = 'cancelled' then $4 else cancelled_at end
         where order_id = $1";
     let version = event.aggregate_version.unwrap_or(1);
-    existing(
-        event,
-        tx.execute(
+    let rows = tx
+        .execute(
             sql,
             &[&event.aggregate_id, &status, &version, &event.timestamp],
         )
-        .await?,
-    )
+        .await
+        .map_err(refused)?;
+    existing(rows)
 }
 
-/// An event of an order that was never created: its creation may still be on the way.
-fn existing(event: &Event, rows: u64) -> Result<(), HandlerError> {
+/// Events arrive in the order of their versions, so an order that is not there
+/// was parked when it was created, or never was: waiting does not bring it.
+fn existing(rows: u64) -> Result<(), HandlerError> {
     if rows == 1 {
         return Ok(());
     }
-    Err(HandlerError::Retry(format!(
-        "expected the order {}, found none",
-        event.aggregate_id
-    )))
+    Err(HandlerError::Reject(
+        "expected the order to be there, found none".to_owned(),
+    ))
+}
+
+/// Postgres says in class 22 that the data itself is at fault (a NUL in a text, a
+/// number out of range): it stays so however often it comes.
+fn refused(error: tokio_postgres::Error) -> HandlerError {
+    match error.as_db_error() {
+        Some(db) if db.code().code().starts_with("22") => {
+            HandlerError::Reject(format!("the data cannot be stored: {}", db.message()))
+        }
+        _ => error.into(),
+    }
 }
 
 fn is_decimal(text: &str) -> bool {

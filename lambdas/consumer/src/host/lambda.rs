@@ -1,60 +1,144 @@
-//! A Lambda function behind an SQS event source with `ReportBatchItemFailures`.
+//! AWS Lambda behind an SQS event source mapping with `ReportBatchItemFailures`.
+//!
+//! Knows: the invocation's JSON, the partial batch response.
+//! Must not know: what becomes of a record.
 
+use crate::batch::Report;
+use crate::consumer::Consumer;
+use crate::error::{self, chain};
+use crate::handler::Handler;
 use crate::record::Record;
-use crate::{Consumer, Handler};
-use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsMessage};
 use dsn::Dsn;
-use lambda_runtime::{LambdaEvent, service_fn};
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use serde::Deserialize;
 use tokio::sync::Mutex;
 
 pub use lambda_runtime::Error;
 
-/// Serves invocations until the platform ends the process.
-///
-/// # Errors
-/// When the runtime's API cannot be reached.
-pub async fn run<H: Handler>(handler: H, read_model: &Dsn) -> Result<(), Error> {
-    // One invocation at a time is all that Lambda gives an instance.
-    let consumer = Mutex::new(Consumer::new(handler, read_model));
-    let consumer = &consumer;
-    lambda_runtime::run(service_fn(
-        move |invocation: LambdaEvent<SqsEvent>| async move {
-            respond(&mut *consumer.lock().await, invocation.payload).await
-        },
-    ))
-    .await
+/// What Lambda hands in. Looser than `SqsEvent`: without records it is an empty batch.
+#[derive(Debug, Default, Deserialize)]
+struct Invocation {
+    #[serde(rename = "Records", default)]
+    records: Option<Vec<SqsMessage>>,
 }
 
-/// One invocation: the batch that came to the ids that go back.
+/// Runs the handler until Lambda ends the process.
 ///
 /// # Errors
-/// When the whole batch must be delivered again.
-pub async fn respond<H: Handler>(
-    consumer: &mut Consumer<H>,
-    event: SqsEvent,
-) -> Result<SqsBatchResponse, Error> {
-    let records = event.records.into_iter().map(record).collect();
-    let failed = consumer.process(records).await.inspect_err(|error| {
-        let cause = std::error::Error::source(error).map(ToString::to_string);
-        tracing::error!(%error, cause, "the whole batch goes back to the queue");
-    })?;
-    let mut response = SqsBatchResponse::default();
-    response.batch_item_failures = failed
-        .into_iter()
-        .map(|id| {
-            let mut failure = BatchItemFailure::default();
-            failure.item_identifier = id;
-            failure
-        })
-        .collect();
-    Ok(response)
+/// When the runtime API is not there.
+pub async fn run<H: Handler>(handler: H, read_model: &Dsn) -> Result<(), Error> {
+    let mut consumer = Consumer::new(handler, read_model);
+    // Before the first invocation: Lambda gives the start more processor time.
+    if let Err(error) = consumer.connect().await {
+        tracing::warn!(
+            error = chain(&error),
+            "not connected yet; the first delivery tries again"
+        );
+    }
+    let consumer = Mutex::new(consumer);
+    let function = |invocation: LambdaEvent<Invocation>| invoke(&consumer, invocation.payload);
+    lambda_runtime::run(service_fn(function)).await
+}
+
+async fn invoke<H: Handler>(
+    consumer: &Mutex<Consumer<H>>,
+    invocation: Invocation,
+) -> Result<SqsBatchResponse, Diagnostic> {
+    let messages = invocation.records.unwrap_or_default();
+    let records = messages.into_iter().map(record).collect();
+    let result = consumer.lock().await.deliver(records).await;
+    result.and_then(|report| respond(&report)).map_err(|error| {
+        tracing::error!(
+            error = chain(&error),
+            "the whole batch goes back to the queue"
+        );
+        Diagnostic {
+            error_type: error.kind().to_owned(),
+            error_message: chain(&error),
+        }
+    })
 }
 
 fn record(message: SqsMessage) -> Record {
     let attributes = message.attributes;
-    Record::new(
-        message.message_id.unwrap_or_default(),
-        message.body.unwrap_or_default(),
-        |name| attributes.get(name).map(String::as_str),
-    )
+    // Only FIFO queues number their messages; that tells them where no ARN is given.
+    let fifo = message
+        .event_source_arn
+        .is_some_and(|arn| arn.ends_with(".fifo"))
+        || attributes.contains_key("SequenceNumber");
+    Record::new(message.message_id, message.body, fifo, |name| {
+        attributes.get(name).map(String::as_str)
+    })
+}
+
+fn respond(report: &Report) -> Result<SqsBatchResponse, error::Error> {
+    let failed = report.failed_ids().ok_or(error::Error::NoMessageId)?;
+    let mut response = SqsBatchResponse::default();
+    response.set_failures(failed);
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Outcome;
+
+    fn report(outcomes: &[(Option<&str>, Outcome)]) -> Report {
+        Report {
+            outcomes: outcomes
+                .iter()
+                .map(|(id, outcome)| (id.map(str::to_owned), *outcome))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn the_response_names_what_was_not_done_and_nothing_else() {
+        let report = report(&[
+            (Some("a"), Outcome::Applied),
+            (Some("b"), Outcome::Gap),
+            (Some("c"), Outcome::Parked),
+            (Some("d"), Outcome::Failed),
+        ]);
+        let response = serde_json::to_value(respond(&report).unwrap()).unwrap();
+        let expected = serde_json::json!({
+            "batchItemFailures": [{ "itemIdentifier": "b" }, { "itemIdentifier": "d" }]
+        });
+        assert_eq!(response, expected);
+    }
+
+    #[test]
+    fn a_failure_without_an_id_is_an_error_and_a_success_without_one_is_not() {
+        assert!(respond(&report(&[(None, Outcome::Failed)])).is_err());
+        assert!(respond(&report(&[(None, Outcome::Applied)])).is_ok());
+    }
+
+    #[test]
+    fn a_queue_is_known_to_be_fifo_by_its_name() {
+        for (arn, group) in [
+            ("arn:aws:sqs:eu-west-1:000000000000:orders.fifo", Some("g")),
+            ("arn:aws:sqs:eu-west-1:000000000000:orders", None),
+        ] {
+            let message = serde_json::json!({
+                "messageId": "m-1", "body": "{}", "attributes": { "MessageGroupId": "g" },
+                "messageAttributes": null, "eventSourceARN": arn,
+            });
+            let message = serde_json::from_value(message).unwrap();
+            assert_eq!(record(message).group.as_deref(), group);
+        }
+    }
+
+    #[test]
+    fn an_invocation_without_records_is_an_empty_batch() {
+        for body in [
+            "{}",
+            r#"{"Records":null}"#,
+            r#"{"Records":[]}"#,
+            r#"{"key":"value"}"#,
+        ] {
+            let invocation: Invocation = serde_json::from_str(body).unwrap();
+            assert!(invocation.records.unwrap_or_default().is_empty(), "{body}");
+        }
+    }
 }

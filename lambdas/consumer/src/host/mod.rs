@@ -1,4 +1,4 @@
-//! The two hosts that run a handler: the same handler, unchanged.
+//! Where a handler runs. Both hosts run the same one unchanged.
 
 #[cfg(feature = "lambda")]
 pub mod lambda;

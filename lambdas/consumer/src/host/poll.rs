@@ -1,167 +1,204 @@
-//! A worker that polls a queue: the same handler in a container.
+//! A worker in a container: long polling, deletion of what is done.
+//!
+//! Knows: SQS's API through its SDK. Must not know: what becomes of a record.
+//! Each worker has one delivery in hand at a time, and the queue gives a FIFO
+//! group to one receiver at a time, so the order of a group is kept.
 
+use crate::batch::Report;
+use crate::consumer::Consumer;
+use crate::error::chain;
+use crate::handler::Handler;
 use crate::record::Record;
-use crate::{Consumer, Handler};
 use aws_config::BehaviorVersion;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName};
-use aws_smithy_http_client::{Builder, tls};
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use dsn::Dsn;
-use std::collections::HashSet;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long one request waits for messages; 20 s is the most that SQS takes.
-const WAIT_SECONDS: i32 = 20;
+/// The longest that SQS holds a request open, in seconds.
+const WAIT: i32 = 20;
 
-/// How long to leave a queue or a database alone after an error.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause after an error.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// A client for SQS with the SDK's default chain of credentials and regions.
+/// A client of SQS; region, credentials and endpoint come from the environment,
+/// as in every AWS tool.
 pub async fn client() -> Client {
-    let tls = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
+    let http = aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build_https();
     let config = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(Builder::new().tls_provider(tls).build_https())
+        .http_client(http)
         .load()
         .await;
     Client::new(&config)
 }
 
-/// Polls a queue with `workers` at a time until `until` is ready, then finishes
-/// the batches in hand. The queue keeps the order of a FIFO queue's groups.
-pub async fn run<H>(
+/// Works the queue with `workers` deliveries at a time until `until` completes;
+/// the deliveries in hand are finished then. Errors are logged and tried again.
+pub async fn run<H: Handler + Clone>(
     handler: H,
     read_model: &Dsn,
     client: &Client,
     queue_url: &str,
     workers: usize,
     until: impl Future<Output = ()>,
-) where
-    H: Handler + Clone,
-{
+) {
     let (stop, stopped) = watch::channel(false);
-    let workers = (0..workers.max(1)).map(|_| {
-        let consumer = Consumer::new(handler.clone(), read_model);
-        worker(consumer, client, queue_url, stopped.clone())
-    });
-    let mut workers: Vec<_> = workers.map(Box::pin).collect();
-    let all = std::future::poll_fn(|context| {
+    let worker = |_| Worker {
+        client,
+        queue_url,
+        consumer: Consumer::new(handler.clone(), read_model),
+        stopped: stopped.clone(),
+    };
+    let mut workers: Vec<_> = (0..workers.max(1))
+        .map(worker)
+        .map(|worker| Box::pin(worker.work()))
+        .collect();
+    let mut until = pin!(until);
+    let mut stopping = false;
+    poll_fn(|context| {
+        if !stopping && until.as_mut().poll(context).is_ready() {
+            stopping = true;
+            tracing::info!("stopping: the deliveries in hand are finished");
+            stop.send_replace(true);
+        }
         workers.retain_mut(|worker| worker.as_mut().poll(context).is_pending());
         if workers.is_empty() {
-            std::task::Poll::Ready(())
+            Poll::Ready(())
         } else {
-            std::task::Poll::Pending
+            Poll::Pending
         }
-    });
-    let stopping = async {
-        until.await;
-        tracing::info!("stopping: finishing the batches in hand");
-        let _ = stop.send(true);
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        () = all => {}
-        () = stopping => {}
-    }
+    })
+    .await;
 }
 
-async fn worker<H: Handler>(
-    mut consumer: Consumer<H>,
-    client: &Client,
-    queue_url: &str,
-    mut stopped: watch::Receiver<bool>,
-) {
-    while !*stopped.borrow() {
-        let received = tokio::select! {
-            received = receive(client, queue_url) => received,
-            _ = stopped.wait_for(|stopped| *stopped) => return,
-        };
-        let messages = match received {
-            Ok(messages) => messages,
-            Err(error) => {
-                tracing::warn!(error, queue_url, "the queue cannot be read; trying again");
-                pause(&mut stopped).await;
+struct Worker<'a, H> {
+    client: &'a Client,
+    queue_url: &'a str,
+    consumer: Consumer<H>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl<H: Handler> Worker<'_, H> {
+    async fn work(mut self) {
+        let mut failures: u32 = 0;
+        while !*self.stopped.borrow() {
+            let mut stopped = self.stopped.clone();
+            // Only the wait for messages is cut short. A request that is dropped just as it
+            // is answered leaves its messages unseen until their visibility runs out.
+            let received = tokio::select! {
+                received = self.receive() => received,
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            };
+            let worked = match received {
+                Ok(messages) => self.deliver(messages).await,
+                Err(error) => Err(error),
+            };
+            let Err(error) = worked else {
+                failures = 0;
                 continue;
-            }
-        };
+            };
+            failures = failures.saturating_add(1);
+            tracing::error!(
+                error,
+                failures,
+                queue_url = self.queue_url,
+                "to be tried again after a pause"
+            );
+            let _ =
+                tokio::time::timeout(pause(failures), stopped.wait_for(|stopped| *stopped)).await;
+        }
+    }
+
+    async fn receive(&self) -> Result<Vec<Message>, String> {
+        let received = self
+            .client
+            .receive_message()
+            .queue_url(self.queue_url)
+            .max_number_of_messages(10)
+            .wait_time_seconds(WAIT)
+            .message_system_attribute_names(MessageSystemAttributeName::All)
+            .send()
+            .await
+            .map_err(|error| format!("the queue cannot be read: {}", DisplayErrorContext(error)))?;
+        Ok(received.messages.unwrap_or_default())
+    }
+
+    async fn deliver(&mut self, messages: Vec<Message>) -> Result<(), String> {
         if messages.is_empty() {
-            continue;
+            return Ok(());
         }
-        let records = messages.iter().map(record).collect();
-        match consumer.process(records).await {
-            Ok(failed) => delete(client, queue_url, messages, failed).await,
-            Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::error!(%error, cause, "the whole batch goes back to the queue");
-                pause(&mut stopped).await;
-            }
+        let fifo = self.queue_url.ends_with(".fifo");
+        let mut receipts = Vec::with_capacity(messages.len());
+        let mut records = Vec::with_capacity(messages.len());
+        for message in messages {
+            let attributes = message.attributes.unwrap_or_default();
+            receipts.push(message.receipt_handle);
+            records.push(Record::new(
+                message.message_id,
+                message.body,
+                fifo,
+                |name| {
+                    let name = MessageSystemAttributeName::from(name);
+                    attributes.get(&name).map(String::as_str)
+                },
+            ));
+        }
+        let report = self.consumer.deliver(records).await;
+        let report = report.map_err(|error| chain(&error))?;
+        self.delete(&report, receipts).await;
+        Ok(())
+    }
+
+    /// Deletes what is done. What is not deleted comes again, and is a duplicate then.
+    async fn delete(&self, report: &Report, receipts: Vec<Option<String>>) {
+        let done = report.outcomes.iter().zip(receipts).enumerate();
+        let entries: Vec<_> = done
+            .filter(|(_, ((_, outcome), _))| outcome.is_done())
+            .filter_map(|(at, (_, receipt))| {
+                DeleteMessageBatchRequestEntry::builder()
+                    .id(at.to_string())
+                    .receipt_handle(receipt?)
+                    .build()
+                    .ok()
+            })
+            .collect();
+        if entries.is_empty() {
+            return;
+        }
+        let count = entries.len();
+        let deleted = self
+            .client
+            .delete_message_batch()
+            .queue_url(self.queue_url)
+            .set_entries(Some(entries))
+            .send()
+            .await;
+        let left = deleted.as_ref().map_or(count, |answer| answer.failed.len());
+        if left > 0 {
+            let error = deleted
+                .err()
+                .map(|error| DisplayErrorContext(error).to_string());
+            tracing::warn!(
+                left,
+                error,
+                "messages that are done were not deleted; they come again as duplicates"
+            );
         }
     }
 }
 
-async fn pause(stopped: &mut watch::Receiver<bool>) {
-    let _ = tokio::time::timeout(PAUSE, stopped.wait_for(|stopped| *stopped)).await;
-}
-
-async fn receive(client: &Client, queue_url: &str) -> Result<Vec<Message>, String> {
-    let request = client
-        .receive_message()
-        .queue_url(queue_url)
-        .max_number_of_messages(10)
-        .wait_time_seconds(WAIT_SECONDS)
-        .message_system_attribute_names(MessageSystemAttributeName::All);
-    let answer = request
-        .send()
-        .await
-        .map_err(|e| DisplayErrorContext(e).to_string())?;
-    Ok(answer.messages.unwrap_or_default())
-}
-
-fn record(message: &Message) -> Record {
-    let attributes = message.attributes();
-    Record::new(
-        message.message_id().unwrap_or_default().to_owned(),
-        message.body().unwrap_or_default().to_owned(),
-        |name| {
-            Some(
-                attributes?
-                    .get(&MessageSystemAttributeName::from(name))?
-                    .as_str(),
-            )
-        },
-    )
-}
-
-/// Takes what is done off the queue. What is not taken off is delivered again, and is then a no-op.
-async fn delete(client: &Client, queue_url: &str, messages: Vec<Message>, failed: Vec<String>) {
-    let failed: HashSet<String> = failed.into_iter().collect();
-    let done = messages
-        .into_iter()
-        .filter(|m| !failed.contains(m.message_id().unwrap_or_default()));
-    let entries: Vec<_> = done
-        .enumerate()
-        .filter_map(|(at, message)| {
-            let entry = DeleteMessageBatchRequestEntry::builder().id(at.to_string());
-            entry
-                .set_receipt_handle(message.receipt_handle)
-                .build()
-                .ok()
-        })
-        .collect();
-    if entries.is_empty() {
-        return;
-    }
-    let request = client
-        .delete_message_batch()
-        .queue_url(queue_url)
-        .set_entries(Some(entries));
-    if let Err(error) = request.send().await {
-        let error = DisplayErrorContext(error).to_string();
-        tracing::warn!(
-            error,
-            "what is done could not be taken off the queue; it comes again and is then a no-op"
-        );
-    }
+/// Doubles with each failure, at random below that.
+fn pause(failures: u32) -> Duration {
+    let longest = Duration::from_millis(100)
+        .saturating_mul(1 << failures.min(12))
+        .min(LONGEST_PAUSE);
+    longest.mul_f64(fastrand::f64())
 }

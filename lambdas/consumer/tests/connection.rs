@@ -1,0 +1,74 @@
+//! The database goes away, or was never there.
+
+use crate::support::{ReadModel, deliver, sent};
+use consumer::Outcome::Applied;
+use consumer::{Consumer, Error, Mode};
+
+#[tokio::test]
+async fn a_connection_killed_in_the_middle_of_a_batch_is_made_anew() {
+    let read_model = ReadModel::start().await;
+    read_model
+        .client
+        .batch_execute("create sequence runs")
+        .await
+        .unwrap();
+    let mut consumer = read_model.consumer(Mode::Versioned);
+    let batch = [sent("a", 1), sent("b", 1).kind("killed_once"), sent("a", 2)];
+    assert_eq!(deliver(&mut consumer, &batch).await, [Applied; 3]);
+    assert_eq!(read_model.count("effects").await, 3);
+}
+
+#[tokio::test]
+async fn a_connection_killed_between_batches_is_made_anew() {
+    let read_model = ReadModel::start().await;
+    let mut consumer = read_model.consumer(Mode::Versioned);
+    for version in 1..=5 {
+        assert_eq!(
+            deliver(&mut consumer, &[sent("a", version)]).await,
+            [Applied]
+        );
+        let kill = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'recorder'";
+        assert_eq!(read_model.client.query(kill, &[]).await.unwrap().len(), 1);
+    }
+    assert_eq!(read_model.count("effects").await, 5);
+}
+
+#[tokio::test]
+async fn a_changed_table_does_not_stop_statements_that_were_prepared_before() {
+    let read_model = ReadModel::start().await;
+    let mut consumer = read_model.consumer(Mode::Versioned);
+    assert_eq!(deliver(&mut consumer, &[sent("a", 1)]).await, [Applied]);
+    let change = "alter table effects alter column data type varchar, add column more text";
+    read_model.client.batch_execute(change).await.unwrap();
+    assert_eq!(deliver(&mut consumer, &[sent("a", 2)]).await, [Applied]);
+}
+
+#[tokio::test]
+async fn a_database_that_is_down_fails_the_whole_batch_and_works_again_when_it_is_back() {
+    let mut read_model = ReadModel::start().await;
+    let mut consumer = read_model.consumer(Mode::Versioned);
+    assert_eq!(deliver(&mut consumer, &[sent("a", 1)]).await, [Applied]);
+    read_model.postgres.stop().await.unwrap();
+    let records = || vec![sent("a", 2).record(), sent("b", 1).record()];
+    let error = consumer.deliver(records()).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable(_)), "{error}");
+    read_model.postgres.restart().await.unwrap();
+    let report = consumer.deliver(records()).await.unwrap();
+    assert_eq!(report.count(Applied), 2);
+}
+
+#[tokio::test]
+async fn a_read_model_without_the_tables_says_what_to_run() {
+    let read_model = ReadModel::start().await;
+    let empty = read_model.postgres.create_database().await.unwrap();
+    let dsn = read_model.postgres.url(&empty).parse().unwrap();
+    let mut consumer = Consumer::new(crate::support::Recorder::default(), &dsn);
+    let error = consumer
+        .deliver(vec![sent("a", 1).record()])
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("relay init --read-model"),
+        "{error}"
+    );
+}

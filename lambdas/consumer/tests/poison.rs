@@ -1,0 +1,91 @@
+//! One bad event costs only itself.
+
+use crate::support::{ReadModel, deliver, sent};
+use consumer::Mode;
+use consumer::Outcome::{Applied, Duplicate, Failed, HeldBack, Parked};
+
+#[tokio::test]
+async fn a_poison_event_on_a_standard_queue_costs_only_itself_and_leaves_no_effect() {
+    let read_model = ReadModel::start().await;
+    for (n, kind) in ["retry", "broken", "swallow"].into_iter().enumerate() {
+        let mut consumer = read_model.consumer(Mode::Versioned);
+        let (a, b, c) = (format!("a{n}"), format!("b{n}"), format!("c{n}"));
+        let batch = [
+            sent(&a, 1),
+            sent(&b, 1).kind(kind),
+            sent(&c, 1),
+            sent(&a, 2),
+        ];
+        assert_eq!(
+            deliver(&mut consumer, &batch).await,
+            [Applied, Failed, Applied, Applied],
+            "{kind}"
+        );
+        assert!(!read_model.effects().await.contains_key(&b), "{kind}");
+        // Mended, it applies.
+        assert_eq!(
+            deliver(&mut consumer, &[sent(&b, 1)]).await,
+            [Applied],
+            "{kind}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_poison_event_on_a_fifo_queue_stops_its_group() {
+    let read_model = ReadModel::start().await;
+    let mut consumer = read_model.consumer(Mode::Versioned);
+    let batch = [
+        sent("a", 1).fifo(),
+        sent("b", 1).fifo().kind("retry"),
+        sent("a", 2).fifo(),
+        sent("b", 2).fifo(),
+        sent("b", 3).fifo().kind("reject"),
+    ];
+    let outcomes = deliver(&mut consumer, &batch).await;
+    assert_eq!(outcomes, [Applied, Failed, Applied, HeldBack, HeldBack]);
+    assert!(!read_model.effects().await.contains_key("b"));
+    assert_eq!(read_model.count("relay.parked").await, 0);
+}
+
+#[tokio::test]
+async fn a_rejected_event_is_parked_whole_without_effect_and_the_rest_goes_on() {
+    let read_model = ReadModel::start().await;
+    let mut consumer = read_model.consumer(Mode::Versioned);
+    let rejected = sent("a", 2).kind("reject");
+    let batch = [sent("a", 1), rejected.clone(), sent("a", 3), sent("b", 1)];
+    assert_eq!(
+        deliver(&mut consumer, &batch).await,
+        [Applied, Parked, Applied, Applied]
+    );
+    assert_eq!(deliver(&mut consumer, &batch).await, [Duplicate; 4]);
+    assert_eq!(read_model.effects().await["a"], [1, 3]);
+    let sql = "select projection, event_id::text, reason, body from relay.parked";
+    let row = read_model.client.query_one(sql, &[]).await.unwrap();
+    assert_eq!(row.get::<_, String>(0), "recorder");
+    assert_eq!(row.get::<_, String>(1), rejected.event_id);
+    assert_eq!(row.get::<_, String>(2), "never");
+    assert_eq!(row.get::<_, String>(3), rejected.body());
+}
+
+#[tokio::test]
+async fn data_of_another_shape_is_parked() {
+    let read_model = ReadModel::start().await;
+    let mut consumer = read_model.consumer(Mode::Once);
+    let mut odd = sent("a", 1).kind("typed");
+    odd.data = r#""\u0000""#.to_owned();
+    assert_eq!(
+        deliver(&mut consumer, &[odd, sent("b", 1).kind("typed")]).await,
+        [Parked, Applied]
+    );
+}
+
+#[tokio::test]
+async fn a_swallowed_database_error_does_not_lose_the_event() {
+    let read_model = ReadModel::start().await;
+    // Without versions nothing is written after the handler, so nothing but the commit would fail.
+    let mut consumer = read_model.consumer(Mode::Once);
+    let batch = [sent("a", 1), sent("b", 1).kind("swallow")];
+    assert_eq!(deliver(&mut consumer, &batch).await, [Applied, Failed]);
+    assert_eq!(read_model.count("relay.inbox").await, 1);
+}

@@ -1,0 +1,217 @@
+//! A fresh read model, a handler that does as the event says, and events to send it.
+
+use consumer::{Consumer, Event, Handler, HandlerError, Mode, Outcome, Record, Tx};
+use dsn::Dsn;
+use local::postgres::Postgres;
+use std::collections::HashMap;
+use std::path::Path;
+use tokio_postgres::Client;
+
+/// A server with the consumer's tables and the handler's.
+pub(crate) struct ReadModel {
+    pub(crate) postgres: Postgres,
+    pub(crate) database: String,
+    pub(crate) client: Client,
+}
+
+impl ReadModel {
+    pub(crate) async fn start() -> Self {
+        let postgres = Postgres::start(&[]).await.unwrap();
+        let database = postgres.create_database().await.unwrap();
+        let client = postgres.connect(&database).await.unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sql/read_model");
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.sort();
+        for file in files {
+            let sql = std::fs::read_to_string(file).unwrap();
+            client.batch_execute(&sql).await.unwrap();
+        }
+        let own = "create table effects (place bigint generated always as identity,
+            aggregate_id text, event_id uuid, version bigint, data text)";
+        client.batch_execute(own).await.unwrap();
+        Self {
+            postgres,
+            database,
+            client,
+        }
+    }
+
+    pub(crate) fn dsn(&self) -> Dsn {
+        self.postgres.url(&self.database).parse().unwrap()
+    }
+
+    pub(crate) fn consumer(&self, mode: Mode) -> Consumer<Recorder> {
+        Consumer::new(Recorder { mode }, &self.dsn())
+    }
+
+    /// Each aggregate's versions in the order they had their effect.
+    pub(crate) async fn effects(&self) -> HashMap<String, Vec<i64>> {
+        let sql = "select aggregate_id, coalesce(version, 0) from effects order by place";
+        let mut effects: HashMap<String, Vec<i64>> = HashMap::new();
+        for row in self.client.query(sql, &[]).await.unwrap() {
+            effects.entry(row.get(0)).or_default().push(row.get(1));
+        }
+        effects
+    }
+
+    pub(crate) async fn count(&self, table: &str) -> i64 {
+        let sql = format!("select count(*) from {table}");
+        self.client.query_one(&sql, &[]).await.unwrap().get(0)
+    }
+}
+
+/// Writes one row for each event; then does what the event's type says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Recorder {
+    mode: Mode,
+}
+
+impl Handler for Recorder {
+    fn name(&self) -> &'static str {
+        "recorder"
+    }
+
+    fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    async fn handle(&self, event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
+        let sql =
+            "insert into effects (aggregate_id, event_id, version, data) values ($1, $2, $3, $4)";
+        let data = event.data.get();
+        let version = event.aggregate_version;
+        tx.execute(
+            sql,
+            &[&event.aggregate_id, &event.event_id, &version, &data],
+        )
+        .await?;
+        match event.event_type.as_str() {
+            "retry" => Err(HandlerError::Retry("not now".to_owned())),
+            "reject" => Err(HandlerError::Reject("never".to_owned())),
+            "typed" => event.data::<u8>().map(drop).map_err(HandlerError::from),
+            "broken" => tx
+                .execute("insert into nowhere values (1)", &[])
+                .await
+                .map(drop)
+                .map_err(Into::into),
+            "swallow" => {
+                let _ = tx.execute("select 1 / 0", &[]).await;
+                Ok(())
+            }
+            "killed_once" => {
+                // A sequence counts outside of transactions: the second run passes.
+                let row = tx.query_first("select nextval('runs')", &[]).await?;
+                if row.unwrap().get::<_, i64>(0) == 1 {
+                    tx.query("select pg_terminate_backend(pg_backend_pid())", &[])
+                        .await?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a test sends: by default a good event with an id of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) event_id: String,
+    pub(crate) kind: &'static str,
+    pub(crate) aggregate_id: String,
+    pub(crate) version: Option<i64>,
+    pub(crate) data: String,
+    pub(crate) timestamp: &'static str,
+    pub(crate) fifo: bool,
+}
+
+pub(crate) fn sent(aggregate_id: &str, version: i64) -> Sent {
+    Sent {
+        event_id: uuid_of(aggregate_id, version),
+        kind: "ok",
+        aggregate_id: aggregate_id.to_owned(),
+        version: Some(version),
+        data: "1".to_owned(),
+        timestamp: "2026-01-15T10:30:00Z",
+        fifo: false,
+    }
+}
+
+/// The same aggregate and version is the same event. Version 4: its day is the timestamp's.
+fn uuid_of(aggregate_id: &str, version: i64) -> String {
+    let key = aggregate_id.bytes().fold(7_u64, |hash, b| {
+        hash.wrapping_mul(31).wrapping_add(u64::from(b))
+    });
+    format!("{:08x}-0000-4000-8000-{version:012x}", key & 0xffff_ffff)
+}
+
+impl Sent {
+    pub(crate) fn kind(self, kind: &'static str) -> Self {
+        Self { kind, ..self }
+    }
+
+    pub(crate) fn fifo(self) -> Self {
+        Self { fifo: true, ..self }
+    }
+
+    pub(crate) fn unversioned(self) -> Self {
+        Self {
+            version: None,
+            ..self
+        }
+    }
+
+    pub(crate) fn body(&self) -> String {
+        let Self {
+            event_id,
+            kind,
+            aggregate_id,
+            data,
+            timestamp,
+            ..
+        } = self;
+        let version = self.version.map_or("null".to_owned(), |v| v.to_string());
+        format!(
+            r#"{{"event_id":"{event_id}","event_type":"{kind}","timestamp":"{timestamp}","aggregate_type":"thing","aggregate_id":"{aggregate_id}","aggregate_version":{version},"data":{data}}}"#
+        )
+    }
+
+    pub(crate) fn record(&self) -> Record {
+        let id = format!("{}/{:?}", self.aggregate_id, self.version);
+        record(
+            &id,
+            &self.body(),
+            self.fifo.then_some(self.aggregate_id.as_str()),
+        )
+    }
+}
+
+pub(crate) fn record(message_id: &str, body: &str, group: Option<&str>) -> Record {
+    let attribute = |name: &str| match name {
+        "MessageGroupId" => group,
+        "SentTimestamp" => Some("1768473000123"),
+        _ => None,
+    };
+    Record::new(
+        Some(message_id.to_owned()),
+        Some(body.to_owned()),
+        group.is_some(),
+        attribute,
+    )
+}
+
+/// Delivers, and returns the outcomes in order.
+pub(crate) async fn deliver<'a, H: Handler>(
+    consumer: &mut Consumer<H>,
+    sent: impl IntoIterator<Item = &'a Sent>,
+) -> Vec<Outcome> {
+    let records = sent.into_iter().map(Sent::record).collect();
+    let report = consumer.deliver(records).await.unwrap();
+    report
+        .outcomes
+        .into_iter()
+        .map(|(_, outcome)| outcome)
+        .collect()
+}

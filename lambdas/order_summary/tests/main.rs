@@ -1,0 +1,11 @@
+//! The projection on a real Postgres, and the real binary on a local runtime API.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by a panic"
+)]
+
+mod projection;
+mod runtime_api;
+mod support;

@@ -1,0 +1,120 @@
+//! What stands in `order_summary` after an order's events.
+
+use crate::support::{ReadModel, body};
+use consumer::{Consumer, Outcome, Record};
+use order_summary::OrderSummary;
+use serde_json::{Value, json};
+
+async fn deliver(read_model: &ReadModel, bodies: Vec<String>) -> Vec<Outcome> {
+    let mut consumer = Consumer::new(OrderSummary, &read_model.dsn());
+    let record = |body| Record::new(Some("m".to_owned()), Some(body), false, |_| None);
+    let records = bodies.into_iter().map(record).collect();
+    let report = consumer.deliver(records).await.unwrap();
+    report
+        .outcomes
+        .into_iter()
+        .map(|(_, outcome)| outcome)
+        .collect()
+}
+
+fn created() -> Value {
+    json!({ "customer_id": "c-1", "currency": "EUR" })
+}
+
+#[tokio::test]
+async fn an_orders_life_is_one_row_with_exact_sums_and_the_events_own_times() {
+    let read_model = ReadModel::start().await;
+    let item = |quantity, price| json!({ "sku": "s", "quantity": quantity, "unit_price": price });
+    let life = [
+        ("order.created", created()),
+        ("order.item_added", item(3, "0.1")),
+        ("order.item_added", item(2, "99999999999999999999.99")),
+        ("order.gift_wrapped", json!({ "unknown": true })),
+        ("order.paid", json!({ "amount": "1.00" })),
+        ("order.shipped", json!({ "carrier": "post" })),
+    ];
+    let bodies = (1..)
+        .zip(&life)
+        .map(|(version, (kind, data))| body(1, version, kind, data));
+    assert_eq!(
+        deliver(&read_model, bodies.collect()).await,
+        [Outcome::Applied; 6]
+    );
+    let sql = "select total::text from order_summary";
+    let total: String = read_model.client.query_one(sql, &[]).await.unwrap().get(0);
+    assert_eq!(total, "200000000000000000000.28");
+    let row = read_model.row("o-1").await;
+    assert_eq!(row["status"], "shipped");
+    assert_eq!(row["item_count"], 5);
+    assert_eq!(row["created_at"], "2026-01-15T10:30:01+00:00");
+    assert_eq!(row["paid_at"], "2026-01-15T10:30:05+00:00");
+    assert_eq!(row["shipped_at"], "2026-01-15T10:30:06+00:00");
+    assert_eq!(row["cancelled_at"], Value::Null);
+
+    let cancelled = body(
+        2,
+        2,
+        "order.cancelled",
+        &json!({ "reason": "no longer wanted" }),
+    );
+    let outcomes = deliver(
+        &read_model,
+        vec![body(2, 1, "order.created", &created()), cancelled],
+    )
+    .await;
+    assert_eq!(outcomes, [Outcome::Applied; 2]);
+    assert_eq!(read_model.row("o-2").await["status"], "cancelled");
+}
+
+#[tokio::test]
+async fn data_that_can_never_be_applied_is_parked_and_the_order_goes_on() {
+    let read_model = ReadModel::start().await;
+    let item = |quantity: Value, price: &str| json!({ "sku": "s", "quantity": quantity, "unit_price": price });
+    let bad = [
+        ("order.item_added", item(json!(1), "NaN")),
+        ("order.item_added", item(json!(1), "1e9")),
+        ("order.item_added", item(json!(0), "1")),
+        ("order.item_added", item(json!(1.5), "1")),
+        ("order.item_added", item(json!("1"), "1")),
+        (
+            "order.item_added",
+            json!({ "sku": "s", "quantity": 1, "unit_price": 12.5 }),
+        ),
+        ("order.item_added", item(json!(i64::MAX), "1")),
+        ("order.item_added", json!(null)),
+    ];
+    let mut bodies = vec![
+        body(1, 1, "order.created", &created()),
+        body(1, 2, "order.item_added", &item(json!(1), "2.50")),
+    ];
+    bodies.extend(
+        (3..)
+            .zip(&bad)
+            .map(|(version, (kind, data))| body(1, version, kind, data)),
+    );
+    bodies.push(body(1, 11, "order.paid", &json!({ "amount": "2.50" })));
+    let mut expected = vec![Outcome::Applied; 2];
+    expected.extend([Outcome::Parked; 8]);
+    expected.push(Outcome::Applied);
+    assert_eq!(deliver(&read_model, bodies).await, expected);
+    assert_eq!(read_model.parked().await, 8);
+    let row = read_model.row("o-1").await;
+    assert_eq!(
+        (&row["item_count"], &row["status"], &row["version"]),
+        (&json!(1), &json!("paid"), &json!(11))
+    );
+}
+
+#[tokio::test]
+async fn an_order_whose_creation_was_parked_does_not_hold_the_queue() {
+    let read_model = ReadModel::start().await;
+    let nul = json!({ "customer_id": "a\u{0}b", "currency": "EUR" });
+    let bodies = vec![
+        body(1, 1, "order.created", &nul),
+        body(1, 2, "order.paid", &json!({ "amount": "0" })),
+        body(2, 1, "order.created", &created()),
+    ];
+    let expected = [Outcome::Parked, Outcome::Parked, Outcome::Applied];
+    assert_eq!(deliver(&read_model, bodies).await, expected);
+    assert_eq!(read_model.row("o-1").await, Value::Null);
+}
