@@ -21,11 +21,7 @@ fn sqs(endpoint: &str) -> aws_sdk_sqs::Client {
     );
     let config = aws_sdk_sqs::Config::builder()
         .behavior_version(BehaviorVersion::latest())
-        .http_client(
-            aws_smithy_http_client::Builder::new()
-                .tls_provider(tls)
-                .build_https(),
-        )
+        .http_client(aws_smithy_http_client::Builder::new().tls_provider(tls).build_https())
         .region(Region::new("us-east-1"))
         .endpoint_url(endpoint)
         .credentials_provider(Credentials::new("local", "local", None, None, "test"))
@@ -67,10 +63,7 @@ async fn ten_kills_in_the_middle_of_the_load_lose_nothing_and_leave_the_read_mod
 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let consuming = tokio::spawn({
-        let (client, dsn) = (
-            sqs(world.broker.endpoint()),
-            read_model_url.parse::<dsn::Dsn>()?,
-        );
+        let (client, dsn) = (sqs(world.broker.endpoint()), read_model_url.parse::<dsn::Dsn>()?);
         async move {
             poll::run(OrderSummary, &dsn, &client, &queue, 3, async {
                 drop(stopped.await);
@@ -95,10 +88,7 @@ async fn ten_kills_in_the_middle_of_the_load_lose_nothing_and_leave_the_read_mod
     for _ in 0..10 {
         let before = world.broker.state().accepted.len();
         let mut relay = world.run(&topic).await?;
-        world
-            .broker
-            .wait("the relay to publish", LIMIT, |s| s.accepted.len() > before)
-            .await;
+        world.broker.wait("the relay to publish", LIMIT, |s| s.accepted.len() > before).await;
         tokio::time::sleep(Duration::from_millis(rng.u64(0..250))).await;
         relay.kill();
     }
@@ -110,18 +100,11 @@ async fn ten_kills_in_the_middle_of_the_load_lose_nothing_and_leave_the_read_mod
     world
         .broker
         .wait("every event", LIMIT, |s| {
-            s.accepted
-                .iter()
-                .map(|a| &a.entry.deduplication)
-                .collect::<HashSet<_>>()
-                .len()
+            s.accepted.iter().map(|a| &a.entry.deduplication).collect::<HashSet<_>>().len()
                 == committed
         })
         .await;
-    world
-        .broker
-        .wait("an empty queue", LIMIT, |s| s.is_drained("summary.fifo"))
-        .await;
+    world.broker.wait("an empty queue", LIMIT, |s| s.is_drained("summary.fifo")).await;
     assert!(relay.terminate(LIMIT).await?.success());
     let _ = stop.send(());
     consuming.await?;
@@ -140,34 +123,18 @@ async fn sigterm_finishes_what_is_in_flight_and_confirms_it() -> Result<()> {
     let world = World::new().await?;
     let topic = world.broker.topic("orders.fifo");
     let mut relay = world.run(&topic).await?;
-    world
-        .broker
-        .script([Fault::Slow(Duration::from_millis(1500))]);
+    world.broker.script([Fault::Slow(Duration::from_millis(1500))]);
     let client = world.client().await?;
-    client
-        .execute(INSERT, &[&"o", &1_i64, &"order.created", &"{}"])
-        .await?;
-    world
-        .broker
-        .wait("the request", LIMIT, |s| s.requests == 1)
-        .await;
+    client.execute(INSERT, &[&"o", &1_i64, &"order.created", &"{}"]).await?;
+    world.broker.wait("the request", LIMIT, |s| s.requests == 1).await;
     assert!(relay.terminate(LIMIT).await?.success(), "{}", relay.log());
     assert_eq!(world.broker.state().accepted.len(), 1);
     // Confirmed: the next relay has nothing to send again.
-    client
-        .execute(INSERT, &[&"p", &1_i64, &"order.created", &"{}"])
-        .await?;
+    client.execute(INSERT, &[&"p", &1_i64, &"order.created", &"{}"]).await?;
     let _relay = world.run(&topic).await?;
-    world
-        .broker
-        .wait("the next event", LIMIT, |s| s.accepted.len() >= 2)
-        .await;
+    world.broker.wait("the next event", LIMIT, |s| s.accepted.len() >= 2).await;
     let state = world.broker.state();
-    let keys: Vec<_> = state
-        .accepted
-        .iter()
-        .map(|a| member(a, "aggregate_id"))
-        .collect();
+    let keys: Vec<_> = state.accepted.iter().map(|a| member(a, "aggregate_id")).collect();
     assert_eq!(keys, ["o", "p"]);
     Ok(())
 }
@@ -180,25 +147,12 @@ async fn an_event_is_confirmed_only_once_the_broker_has_it() -> Result<()> {
     let client = world.client().await?;
     // The first event hangs while later ones of other keys are accepted.
     world.broker.script([Fault::Hang(Duration::from_secs(60))]);
-    client
-        .execute(INSERT, &[&"first", &1_i64, &"order.created", &"{}"])
-        .await?;
-    world
-        .broker
-        .wait("the request that hangs", LIMIT, |s| s.requests == 1)
-        .await;
+    client.execute(INSERT, &[&"first", &1_i64, &"order.created", &"{}"]).await?;
+    world.broker.wait("the request that hangs", LIMIT, |s| s.requests == 1).await;
     for n in 0..20_i64 {
-        client
-            .execute(
-                INSERT,
-                &[&format!("later{n}"), &1_i64, &"order.created", &"{}"],
-            )
-            .await?;
+        client.execute(INSERT, &[&format!("later{n}"), &1_i64, &"order.created", &"{}"]).await?;
     }
-    world
-        .broker
-        .wait("the later ones", LIMIT, |s| s.accepted.len() == 20)
-        .await;
+    world.broker.wait("the later ones", LIMIT, |s| s.accepted.len() == 20).await;
     // Time for several reports of the position, then the crash.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     relay.kill();
@@ -206,9 +160,7 @@ async fn an_event_is_confirmed_only_once_the_broker_has_it() -> Result<()> {
     world
         .broker
         .wait("the first event", LIMIT, |s| {
-            s.accepted
-                .iter()
-                .any(|a| a.entry.group.as_deref() == Some("first"))
+            s.accepted.iter().any(|a| a.entry.group.as_deref() == Some("first"))
         })
         .await;
     Ok(())
@@ -221,34 +173,24 @@ async fn a_postgres_that_crashes_and_comes_back_is_read_on() -> Result<()> {
     let mut relay = world.run(&topic).await?;
     for round in 1..=3_i64 {
         let client = world.client().await?;
-        client
-            .execute(INSERT, &[&"o", &round, &"order.created", &"{}"])
-            .await?;
+        client.execute(INSERT, &[&"o", &round, &"order.created", &"{}"]).await?;
         world
             .broker
             .wait("the event", LIMIT, |s| {
-                s.accepted
-                    .iter()
-                    .any(|a| member(a, "aggregate_version") == round)
+                s.accepted.iter().any(|a| member(a, "aggregate_version") == round)
             })
             .await;
         drop(client);
         world.postgres.crash().await?;
-        relay
-            .said("the connection to Postgres is lost", LIMIT)
-            .await?;
+        relay.said("the connection to Postgres is lost", LIMIT).await?;
         world.postgres.restart().await?;
     }
     let client = world.client().await?;
-    client
-        .execute(INSERT, &[&"o", &4_i64, &"order.created", &"{}"])
-        .await?;
+    client.execute(INSERT, &[&"o", &4_i64, &"order.created", &"{}"]).await?;
     world
         .broker
         .wait("the last event", LIMIT, |s| {
-            s.accepted
-                .iter()
-                .any(|a| member(a, "aggregate_version") == 4)
+            s.accepted.iter().any(|a| member(a, "aggregate_version") == 4)
         })
         .await;
     // This process knows what it had accepted, and sends none of it again.

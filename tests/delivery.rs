@@ -29,28 +29,19 @@ async fn committed_events_arrive_and_rolled_back_ones_do_not() -> Result<()> {
             transaction.commit().await?;
         }
     }
-    world
-        .broker
-        .wait("16 events", LIMIT, |s| s.accepted.len() == 16)
-        .await;
+    world.broker.wait("16 events", LIMIT, |s| s.accepted.len() == 16).await;
     {
         let state = world.broker.state();
         let first = &state.accepted[0].entry;
         assert_eq!(first.group.as_deref(), Some("ord_0"));
         let event = Event::from_json(&first.body)?;
-        assert_eq!(
-            first.deduplication.as_deref(),
-            Some(event.event_id.to_string().as_str())
-        );
+        assert_eq!(first.deduplication.as_deref(), Some(event.event_id.to_string().as_str()));
         assert_eq!(event.source, world.database);
         let names: Vec<&str> = first.attributes.iter().map(|(n, _)| n.as_str()).collect();
         assert_eq!(names.len(), 5, "{names:?}");
         assert!(names.contains(&"event_type") && names.contains(&"aggregate_type"));
-        let mut found: Vec<i64> = state
-            .accepted
-            .iter()
-            .filter_map(|a| member(a, "data")["n"].as_i64())
-            .collect();
+        let mut found: Vec<i64> =
+            state.accepted.iter().filter_map(|a| member(a, "data")["n"].as_i64()).collect();
         found.sort_unstable();
         assert_eq!(found, (0..20).filter(|n| n % 5 != 4).collect::<Vec<_>>());
         assert_eq!(state.violations, Vec::<String>::new());
@@ -68,9 +59,7 @@ async fn every_kind_of_destination_takes_events() -> Result<()> {
     let mut command = world.relay(&topic);
     let arn = "arn:aws:sqs:us-east-1:000000000000:parcels.fifo";
     assert!(fifo.ends_with("parcels.fifo"));
-    command
-        .arg("run")
-        .env("RELAY_ROUTES", format!("customer={queue},parcel={arn}"));
+    command.arg("run").env("RELAY_ROUTES", format!("customer={queue},parcel={arn}"));
     let mut relay = world.start(command)?;
     relay.said("streaming", LIMIT).await?;
     let client = world.client().await?;
@@ -81,18 +70,9 @@ async fn every_kind_of_destination_takes_events() -> Result<()> {
              select relay.emit('order', 'e', 'order.emitted', '{\"x\": 1.10}', tenant_id => 'acme');",
         )
         .await?;
-    world
-        .broker
-        .wait("four events", LIMIT, |s| s.accepted.len() == 4)
-        .await;
+    world.broker.wait("four events", LIMIT, |s| s.accepted.len() == 4).await;
     let state = world.broker.state();
-    let of = |key: &str| {
-        state
-            .accepted
-            .iter()
-            .find(|a| member(a, "aggregate_id") == key)
-            .unwrap()
-    };
+    let of = |key: &str| state.accepted.iter().find(|a| member(a, "aggregate_id") == key).unwrap();
     assert_eq!(of("o").target, topic);
     assert_eq!(of("o").entry.group, None);
     assert_eq!(of("c").target, "customers");
@@ -126,12 +106,7 @@ async fn a_payload_arrives_byte_for_byte() -> Result<()> {
         &deep,
     ];
     for (n, payload) in payloads.iter().enumerate() {
-        client
-            .execute(
-                INSERT,
-                &[&format!("key {n} ü"), &1_i64, &"order.created", payload],
-            )
-            .await?;
+        client.execute(INSERT, &[&format!("key {n} ü"), &1_i64, &"order.created", payload]).await?;
         client
             .execute(
                 "select relay.emit('order', $1, 'order.created', $2::text::json)",
@@ -140,25 +115,12 @@ async fn a_payload_arrives_byte_for_byte() -> Result<()> {
             .await?;
     }
     // What XML 1.0 does not know is escaped: another text, the same JSON.
-    client
-        .execute(
-            INSERT,
-            &[&"ffff", &1_i64, &"order.created", &"\"\u{fffe}\u{ffff}\""],
-        )
-        .await?;
-    world
-        .broker
-        .wait("all payloads", LIMIT, |s| {
-            s.accepted.len() == 2 * payloads.len() + 1
-        })
-        .await;
+    client.execute(INSERT, &[&"ffff", &1_i64, &"order.created", &"\"\u{fffe}\u{ffff}\""]).await?;
+    world.broker.wait("all payloads", LIMIT, |s| s.accepted.len() == 2 * payloads.len() + 1).await;
     let state = world.broker.state();
     for (n, payload) in payloads.iter().enumerate() {
         for key in [format!("key {n} ü"), format!("emitted {n}")] {
-            let events = state
-                .accepted
-                .iter()
-                .map(|a| Event::from_json(&a.entry.body).unwrap());
+            let events = state.accepted.iter().map(|a| Event::from_json(&a.entry.body).unwrap());
             let event = events.into_iter().find(|e| e.aggregate_id == key).unwrap();
             assert_eq!(event.data.get(), *payload);
         }
@@ -177,35 +139,16 @@ async fn a_payload_arrives_byte_for_byte() -> Result<()> {
 async fn init_is_safe_to_repeat_and_check_and_status_agree() -> Result<()> {
     let world = World::new().await?;
     let again = world.relay("").arg("init").output()?;
-    assert!(
-        again.status.success() && !text(&again).contains("made"),
-        "{}",
-        text(&again)
-    );
+    assert!(again.status.success() && !text(&again).contains("made"), "{}", text(&again));
     let topic = world.broker.topic("orders.fifo");
     let check = world.relay(&topic).arg("check").output()?;
-    assert!(
-        check.status.success() && text(&check).contains("all is well"),
-        "{}",
-        text(&check)
-    );
-    assert_eq!(
-        member(&world.broker.state().accepted[0], "event_type"),
-        "relay.check"
-    );
+    assert!(check.status.success() && text(&check).contains("all is well"), "{}", text(&check));
+    assert_eq!(member(&world.broker.state().accepted[0], "event_type"), "relay.check");
     let status = world.relay(&topic).arg("status").output()?;
     assert_eq!(status.status.code(), Some(1));
-    assert!(
-        text(&status).contains("no relay reads from the slot"),
-        "{}",
-        text(&status)
-    );
+    assert!(text(&status).contains("no relay reads from the slot"), "{}", text(&status));
     let _relay = world.run(&topic).await?;
     let status = world.relay(&topic).arg("status").output()?;
-    assert!(
-        status.status.success() && text(&status).contains("Events flow."),
-        "{}",
-        text(&status)
-    );
+    assert!(status.status.success() && text(&status).contains("Events flow."), "{}", text(&status));
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use crate::harness::{INSERT, LIMIT, World, member};
 use anyhow::Result;
+use std::time::Duration;
 use tests::broker::Fault;
 
 #[tokio::test]
@@ -39,20 +40,8 @@ async fn what_is_no_event_is_refused_at_the_insert_with_the_reason() -> Result<(
             "event_type must be a name of 1 to 255 characters without spaces, such as order.created, found 'order created'",
         ),
         ("order", Some("o"), "", "{}", "event_type must be a name"),
-        (
-            "an order",
-            Some("o"),
-            "order.created",
-            "{}",
-            "aggregate_type must be a name",
-        ),
-        (
-            "order",
-            Some("o"),
-            "order.created",
-            "{nonsense",
-            "invalid input syntax for type json",
-        ),
+        ("an order", Some("o"), "order.created", "{}", "aggregate_type must be a name"),
+        ("order", Some("o"), "order.created", "{nonsense", "invalid input syntax for type json"),
     ];
     let statements = [
         "insert into relay.outbox (aggregate_type, aggregate_id, event_type, data) values ($1, $2, $3, $4::text::json)",
@@ -70,12 +59,7 @@ async fn what_is_no_event_is_refused_at_the_insert_with_the_reason() -> Result<(
     }
     let no_data = client.execute("insert into relay.outbox (aggregate_type, aggregate_id, event_type) values ('a', 'b', 'c')", &[]).await;
     assert!(
-        no_data
-            .unwrap_err()
-            .as_db_error()
-            .unwrap()
-            .message()
-            .contains("data must be a JSON value")
+        no_data.unwrap_err().as_db_error().unwrap().message().contains("data must be a JSON value")
     );
     Ok(())
 }
@@ -95,28 +79,12 @@ async fn a_row_that_got_around_the_constraints_becomes_a_dead_letter() -> Result
         .await?;
     let topic = world.broker.topic("orders.fifo");
     let _relay = world.run(&topic).await?;
-    world
-        .until(&client, "select count(*) = 3 from relay.dead_letter")
-        .await?;
-    world
-        .broker
-        .wait("the good one", LIMIT, |s| s.accepted.len() == 1)
-        .await;
-    let rows = client
-        .query(
-            "select reason from relay.dead_letter order by position",
-            &[],
-        )
-        .await?;
+    world.until(&client, "select count(*) = 3 from relay.dead_letter").await?;
+    world.broker.wait("the good one", LIMIT, |s| s.accepted.len() == 1).await;
+    let rows = client.query("select reason from relay.dead_letter order by position", &[]).await?;
     let reasons: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    assert!(
-        reasons[0].contains("expected a value in aggregate_id, found null"),
-        "{reasons:?}"
-    );
-    assert!(
-        reasons[1].contains("event_type to be a name without spaces"),
-        "{reasons:?}"
-    );
+    assert!(reasons[0].contains("expected a value in aggregate_id, found null"), "{reasons:?}");
+    assert!(reasons[1].contains("event_type to be a name without spaces"), "{reasons:?}");
     assert!(reasons[2].contains("written by relay.emit"), "{reasons:?}");
     Ok(())
 }
@@ -128,20 +96,10 @@ async fn a_payload_over_the_limit_becomes_a_dead_letter_and_its_key_goes_on() ->
     let mut relay = world.run(&topic).await?;
     let client = world.client().await?;
     let large = format!("\"{}\"", "x".repeat(300 * 1024));
-    client
-        .execute(INSERT, &[&"big", &1_i64, &"order.created", &large])
-        .await?;
-    client
-        .execute(INSERT, &[&"big", &2_i64, &"order.paid", &"{}"])
-        .await?;
-    world
-        .broker
-        .wait("the event behind it", LIMIT, |s| s.accepted.len() == 1)
-        .await;
-    assert_eq!(
-        member(&world.broker.state().accepted[0], "event_type"),
-        "order.paid"
-    );
+    client.execute(INSERT, &[&"big", &1_i64, &"order.created", &large]).await?;
+    client.execute(INSERT, &[&"big", &2_i64, &"order.paid", &"{}"]).await?;
+    world.broker.wait("the event behind it", LIMIT, |s| s.accepted.len() == 1).await;
+    assert_eq!(member(&world.broker.state().accepted[0], "event_type"), "order.paid");
     let row = client
         .query_one(
             "select reason, key, event_type, destination, length(body) from relay.dead_letter",
@@ -166,40 +124,31 @@ async fn an_entry_that_the_broker_refuses_is_set_aside_and_costs_only_itself() -
     let world = World::new().await?;
     let topic = world.broker.topic("orders.fifo");
     let client = world.client().await?;
-    for n in 0..4_i64 {
-        client
-            .execute(INSERT, &[&format!("k{n}"), &1_i64, &"order.created", &"{}"])
-            .await?;
+    // The first goes alone and slowly, so that the others wait together and share a request.
+    let slow = Fault::Slow(Duration::from_secs(2));
+    // Then a refusal of the whole request that names no entry: each goes alone, and one is at fault.
+    let one = Fault::FailEntries { places: vec![0], code: "InvalidParameter", sender_fault: true };
+    world.broker.script([slow, Fault::Refuse("InvalidParameter"), one]);
+    let mut command = world.relay(&topic);
+    command.arg("run").env("RELAY_REQUESTS_IN_FLIGHT", "1");
+    let _relay = world.start(command)?;
+    for n in 0..5_i64 {
+        let key = format!("k{n}");
+        client.execute(INSERT, &[&key, &1_i64, &"order.created", &"{}"]).await?;
+        world.broker.wait("the slow request", LIMIT, |s| s.requests == 1).await;
     }
-    // First a refusal of the whole request that names no entry: each goes alone, and one is at fault.
-    let one = Fault::FailEntries {
-        places: vec![0],
-        code: "InvalidParameter",
-        sender_fault: true,
-    };
-    world
-        .broker
-        .script([Fault::Refuse("InvalidParameter"), one]);
-    let _relay = world.run(&topic).await?;
-    world
-        .broker
-        .wait("the other three", LIMIT, |s| s.accepted.len() == 3)
-        .await;
-    world
-        .until(
-            &client,
-            "select count(*) = 1 from relay.dead_letter where error_code = 'InvalidParameter'",
-        )
-        .await
+    let refused =
+        "select count(*) = 1 from relay.dead_letter where error_code = 'InvalidParameter'";
+    world.until(&client, refused).await?;
+    world.broker.wait("the others", LIMIT, |s| s.accepted.len() == 4).await;
+    Ok(())
 }
 
 #[tokio::test]
 async fn a_missing_topic_is_named_and_its_events_wait_for_it() -> Result<()> {
     let world = World::new().await?;
     let client = world.client().await?;
-    client
-        .execute(INSERT, &[&"o", &1_i64, &"order.created", &"{}"])
-        .await?;
+    client.execute(INSERT, &[&"o", &1_i64, &"order.created", &"{}"]).await?;
     let arn = "arn:aws:sns:us-east-1:000000000000:late.fifo";
     let mut relay = world.run(arn).await?;
     relay.said("the destination is wrong", LIMIT).await?;
@@ -207,15 +156,9 @@ async fn a_missing_topic_is_named_and_its_events_wait_for_it() -> Result<()> {
     let check = world.relay(arn).arg("check").output()?;
     assert_eq!(check.status.code(), Some(1));
     let said = crate::harness::text(&check);
-    assert!(
-        said.contains("Topic does not exist") && said.contains("make the topic"),
-        "{said}"
-    );
+    assert!(said.contains("Topic does not exist") && said.contains("make the topic"), "{said}");
     assert_eq!(world.broker.topic("late.fifo"), arn);
-    world
-        .broker
-        .wait("the event that waited", LIMIT, |s| s.accepted.len() == 1)
-        .await;
+    world.broker.wait("the event that waited", LIMIT, |s| s.accepted.len() == 1).await;
     Ok(())
 }
 
@@ -226,9 +169,7 @@ async fn an_aggregate_type_without_a_route_becomes_a_dead_letter() -> Result<()>
     let client = world.client().await?;
     client.batch_execute("insert into relay.outbox (aggregate_type, aggregate_id, event_type, data) values ('stranger', 's', 'stranger.came', '{}')").await?;
     let mut command = world.relay("");
-    command
-        .arg("run")
-        .env("RELAY_ROUTES", format!("order={topic}"));
+    command.arg("run").env("RELAY_ROUTES", format!("order={topic}"));
     let _relay = world.start(command)?;
     world.until(&client, "select count(*) = 1 from relay.dead_letter where reason like '%route for the aggregate type \"stranger\"%'").await
 }

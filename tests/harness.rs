@@ -28,11 +28,7 @@ impl World {
     pub(crate) async fn new() -> Result<Self> {
         let world = Self::bare(&[]).await?;
         let output = world.relay("").arg("init").output()?;
-        ensure!(
-            output.status.success(),
-            "relay init failed: {}",
-            text(&output)
-        );
+        ensure!(output.status.success(), "relay init failed: {}", text(&output));
         Ok(world)
     }
 
@@ -58,9 +54,7 @@ impl World {
     pub(crate) fn relay(&self, to: &str) -> Command {
         let url = self.postgres.url(&self.database);
         let mut command = relay_command(&self.relay, &url, to, self.broker.endpoint());
-        command
-            .env("RUST_BACKTRACE", "0")
-            .current_dir(self.folder.path());
+        command.env("RUST_BACKTRACE", "0").current_dir(self.folder.path());
         if to.is_empty() {
             command.env_remove("RELAY_TOPIC_ARN");
         }
@@ -73,10 +67,7 @@ impl World {
         Process::start(
             "relay",
             command,
-            &self
-                .folder
-                .path()
-                .join(format!("relay-{}.log", self.runs.get())),
+            &self.folder.path().join(format!("relay-{}.log", self.runs.get())),
         )
     }
 

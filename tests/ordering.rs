@@ -44,23 +44,11 @@ async fn faults_of_the_broker_lose_nothing_and_reorder_nothing() -> Result<()> {
         most_behind: u64::MAX,
     };
     write(&workload, Arc::new(Written::default())).await?;
-    let committed: i64 = client
-        .query_one("select count(*) from relay.outbox", &[])
-        .await?
-        .get(0);
+    let committed: i64 = client.query_one("select count(*) from relay.outbox", &[]).await?.get(0);
     let distinct = |s: &State| {
-        s.accepted
-            .iter()
-            .map(|a| a.entry.deduplication.clone())
-            .collect::<HashSet<_>>()
-            .len()
+        s.accepted.iter().map(|a| a.entry.deduplication.clone()).collect::<HashSet<_>>().len()
     };
-    world
-        .broker
-        .wait("every event", LIMIT, |s| {
-            i64::try_from(distinct(s)) == Ok(committed)
-        })
-        .await;
+    world.broker.wait("every event", LIMIT, |s| i64::try_from(distinct(s)) == Ok(committed)).await;
     assert!(relay.terminate(LIMIT).await?.success());
     let state = world.broker.state();
     assert_eq!(out_of_order(&state), Vec::<String>::new());
@@ -72,11 +60,8 @@ async fn faults_of_the_broker_lose_nothing_and_reorder_nothing() -> Result<()> {
 async fn a_failed_entry_holds_back_its_own_key_only() -> Result<()> {
     let world = World::new().await?;
     let topic = world.broker.topic("orders.fifo");
-    let failing = |_| Fault::FailEntries {
-        places: vec![0],
-        code: "InternalError",
-        sender_fault: false,
-    };
+    let failing =
+        |_| Fault::FailEntries { places: vec![0], code: "InternalError", sender_fault: false };
     let client = world.client().await?;
     client
         .batch_execute(
@@ -86,10 +71,7 @@ async fn a_failed_entry_holds_back_its_own_key_only() -> Result<()> {
         .await?;
     world.broker.script((0..3).map(failing));
     let _relay = world.run(&topic).await?;
-    world
-        .broker
-        .wait("15 events", LIMIT, |s| s.accepted.len() == 15)
-        .await;
+    world.broker.wait("15 events", LIMIT, |s| s.accepted.len() == 15).await;
     let state = world.broker.state();
     assert_eq!(out_of_order(&state), Vec::<String>::new());
     assert_eq!(state.violations, Vec::<String>::new());

@@ -21,20 +21,12 @@ fn assert_says(said: &str, wanted: &[&str]) {
 async fn a_wrong_password_is_named_and_not_shown() -> Result<()> {
     let world = World::new().await?;
     let topic = world.broker.topic("orders.fifo");
-    let url = world
-        .postgres
-        .url(&world.database)
-        .replace("postgres:postgres@", "postgres:hunter2@");
+    let url =
+        world.postgres.url(&world.database).replace("postgres:postgres@", "postgres:hunter2@");
     for verb in ["run", "check", "status"] {
         let (code, said) = refused(world.relay(&topic).arg(verb).env("DATABASE_URL", &url))?;
         assert_eq!(code, Some(1));
-        assert_says(
-            &said,
-            &[
-                "password authentication failed",
-                "check the user and the password",
-            ],
-        );
+        assert_says(&said, &["password authentication failed", "check the user and the password"]);
         assert!(!said.contains("hunter2"), "{said}");
     }
     Ok(())
@@ -47,13 +39,7 @@ async fn a_wrong_slot_name_is_named() -> Result<()> {
     for verb in ["run", "check"] {
         let (code, said) = refused(world.relay(&topic).arg(verb).env("RELAY_SLOT", "nosuch"))?;
         assert_eq!(code, Some(1));
-        assert_says(
-            &said,
-            &[
-                "expected a replication slot nosuch, found none",
-                "run `relay init`",
-            ],
-        );
+        assert_says(&said, &["expected a replication slot nosuch, found none", "run `relay init`"]);
     }
     let (code, said) = refused(world.relay(&topic).arg("run").env("RELAY_SLOT", "No-Such"))?;
     assert_eq!(code, Some(2));
@@ -84,9 +70,7 @@ async fn a_publication_without_the_table_is_named_and_init_mends_it() -> Result<
     let world = World::new().await?;
     let topic = world.broker.topic("orders.fifo");
     let client = world.client().await?;
-    client
-        .batch_execute("alter publication relay drop table relay.outbox")
-        .await?;
+    client.batch_execute("alter publication relay drop table relay.outbox").await?;
     for verb in ["run", "check"] {
         let (_, said) = refused(world.relay(&topic).arg(verb))?;
         assert_says(
@@ -98,14 +82,7 @@ async fn a_publication_without_the_table_is_named_and_init_mends_it() -> Result<
         );
     }
     assert!(world.relay("").arg("init").output()?.status.success());
-    assert!(
-        world
-            .relay(&topic)
-            .args(["check", "--no-probe"])
-            .output()?
-            .status
-            .success()
-    );
+    assert!(world.relay(&topic).args(["check", "--no-probe"]).output()?.status.success());
     Ok(())
 }
 
@@ -120,18 +97,9 @@ async fn a_role_that_may_not_replicate_is_named() -> Result<()> {
             "create role reader login password 'reader'; grant usage on schema relay to reader",
         )
         .await?;
-    let url = world
-        .postgres
-        .url(&world.database)
-        .replace("postgres:postgres@", "reader:reader@");
+    let url = world.postgres.url(&world.database).replace("postgres:postgres@", "reader:reader@");
     let (_, said) = refused(world.relay(&topic).arg("run").env("DATABASE_URL", &url))?;
-    assert_says(
-        &said,
-        &[
-            "reader without REPLICATION",
-            "ALTER ROLE \"reader\" REPLICATION",
-        ],
-    );
+    assert_says(&said, &["reader without REPLICATION", "ALTER ROLE \"reader\" REPLICATION"]);
     Ok(())
 }
 
@@ -143,25 +111,12 @@ async fn a_slot_in_use_is_named_and_taken_over_when_it_is_free() -> Result<()> {
     let mut command = world.relay(&topic);
     command.arg("run");
     let mut second = world.start(command)?;
-    second
-        .said("standing by: another relay reads from the slot", LIMIT)
-        .await?;
-    assert!(
-        second.log().contains("is active for PID"),
-        "{}",
-        second.log()
-    );
+    second.said("standing by: another relay reads from the slot", LIMIT).await?;
+    assert!(second.log().contains("is active for PID"), "{}", second.log());
     first.kill();
     second.said("streaming", LIMIT).await?;
-    world
-        .client()
-        .await?
-        .execute(INSERT, &[&"o", &1_i64, &"order.created", &"{}"])
-        .await?;
-    world
-        .broker
-        .wait("the event", LIMIT, |s| s.accepted.len() == 1)
-        .await;
+    world.client().await?.execute(INSERT, &[&"o", &1_i64, &"order.created", &"{}"]).await?;
+    world.broker.wait("the event", LIMIT, |s| s.accepted.len() == 1).await;
     Ok(())
 }
 
@@ -170,22 +125,10 @@ async fn wrong_configuration_is_named_with_exit_code_2() -> Result<()> {
     let world = World::new().await?;
     let topic = world.broker.topic("orders.fifo");
     let cases = [
-        (
-            "DATABASE_URL",
-            "",
-            "expected postgres.url, found nothing; set DATABASE_URL",
-        ),
+        ("DATABASE_URL", "", "expected postgres.url, found nothing; set DATABASE_URL"),
         ("DATABASE_URL", "nonsense", "expected a connection string"),
-        (
-            "DATABASE_URL",
-            "postgres://u@db.example.com/d?sslmode=disable",
-            "expected TLS",
-        ),
-        (
-            "RELAY_TOPIC_ARN",
-            "orders",
-            "expected the ARN of an SNS topic",
-        ),
+        ("DATABASE_URL", "postgres://u@db.example.com/d?sslmode=disable", "expected TLS"),
+        ("RELAY_TOPIC_ARN", "orders", "expected the ARN of an SNS topic"),
         ("RELAY_SLOTT", "x", "did you mean RELAY_SLOT?"),
     ];
     for (name, value, wanted) in cases {
@@ -193,11 +136,7 @@ async fn wrong_configuration_is_named_with_exit_code_2() -> Result<()> {
         assert_eq!(code, Some(2), "{name}={value}: {said}");
         assert_says(&said, &[wanted]);
     }
-    let (code, said) = refused(
-        world
-            .relay(&topic)
-            .args(["--config", "missing.toml", "run"]),
-    )?;
+    let (code, said) = refused(world.relay(&topic).args(["--config", "missing.toml", "run"]))?;
     assert_eq!(code, Some(2));
     assert_says(&said, &["missing.toml"]);
     Ok(())

@@ -13,11 +13,7 @@ fn metadata() -> Metadata {
 /// The names of all that a package needs at run time, through others too.
 fn needs(metadata: &Metadata, name: &str) -> HashSet<String> {
     let resolve = metadata.resolve.as_ref().unwrap();
-    let package = metadata
-        .packages
-        .iter()
-        .find(|p| p.name.as_str() == name)
-        .unwrap();
+    let package = metadata.packages.iter().find(|p| p.name.as_str() == name).unwrap();
     let mut seen: HashSet<&PackageId> = HashSet::new();
     let mut next = vec![&package.id];
     while let Some(id) = next.pop() {
@@ -28,9 +24,7 @@ fn needs(metadata: &Metadata, name: &str) -> HashSet<String> {
             .filter(|d| d.dep_kinds.iter().any(|k| k.kind == DependencyKind::Normal));
         next.extend(normal.map(|dep| &dep.pkg).filter(|id| seen.insert(id)));
     }
-    seen.iter()
-        .map(|id| metadata[id].name.to_string())
-        .collect()
+    seen.iter().map(|id| metadata[id].name.to_string()).collect()
 }
 
 #[test]
@@ -48,16 +42,8 @@ fn the_pure_crates_know_no_runtime_and_no_network() {
 #[test]
 fn the_consumers_core_does_without_the_aws_sdk() {
     let metadata = metadata();
-    let consumer = metadata
-        .packages
-        .iter()
-        .find(|p| p.name.as_str() == "consumer")
-        .unwrap();
-    for dependency in consumer
-        .dependencies
-        .iter()
-        .filter(|d| d.kind == DependencyKind::Normal)
-    {
+    let consumer = metadata.packages.iter().find(|p| p.name.as_str() == "consumer").unwrap();
+    for dependency in consumer.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal) {
         let sdk = dependency.name.starts_with("aws-");
         assert!(
             !sdk || dependency.optional,
@@ -65,11 +51,7 @@ fn the_consumers_core_does_without_the_aws_sdk() {
             dependency.name
         );
     }
-    assert!(
-        consumer.features["default"]
-            .iter()
-            .all(|feature| feature != "poll")
-    );
+    assert!(consumer.features["default"].iter().all(|feature| feature != "poll"));
 }
 
 #[test]

@@ -26,10 +26,8 @@ async fn orders_arrive_in_the_read_model_through_sns_sqs_and_lambda() -> Result<
     let committed = i64::try_from(written.committed.load(Ordering::Relaxed))?;
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {
-        let projected: i64 = read_model
-            .query_one("select count(*) from relay.inbox", &[])
-            .await?
-            .get(0);
+        let projected: i64 =
+            read_model.query_one("select count(*) from relay.inbox", &[]).await?.get(0);
         if projected >= committed {
             break;
         }
@@ -45,20 +43,11 @@ async fn orders_arrive_in_the_read_model_through_sns_sqs_and_lambda() -> Result<
 
     // The judge can say no: each clause once.
     read_model.batch_execute("update order_summary set total = total + 1 where order_id = (select min(order_id) from order_summary)").await?;
-    assert!(
-        judge(&shop, &read_model)
-            .await?
-            .to_string()
-            .contains("1 wrong")
-    );
+    assert!(judge(&shop, &read_model).await?.to_string().contains("1 wrong"));
     read_model.batch_execute("update order_summary set total = total - 1 where order_id = (select min(order_id) from order_summary)").await?;
-    shop.batch_execute("insert into rolled_back select event_id from relay.outbox limit 1")
-        .await?;
+    shop.batch_execute("insert into rolled_back select event_id from relay.outbox limit 1").await?;
     assert!(
-        judge(&shop, &read_model)
-            .await?
-            .to_string()
-            .contains("NO   no event of a rolled-back")
+        judge(&shop, &read_model).await?.to_string().contains("NO   no event of a rolled-back")
     );
     shop.batch_execute("truncate rolled_back").await?;
     assert!(judge(&shop, &read_model).await?.is_yes());
@@ -67,12 +56,7 @@ async fn orders_arrive_in_the_read_model_through_sns_sqs_and_lambda() -> Result<
         .await?;
     assert!(!judge(&shop, &read_model).await?.is_yes());
     read_model.batch_execute("update relay.inbox set aggregate_version = 2 where aggregate_version = 9; delete from relay.inbox where aggregate_version = 1").await?;
-    assert!(
-        judge(&shop, &read_model)
-            .await?
-            .to_string()
-            .contains("NO   every committed event")
-    );
+    assert!(judge(&shop, &read_model).await?.to_string().contains("NO   every committed event"));
     drop((shop, read_model));
     stack.stop().await
 }

@@ -57,11 +57,7 @@ pub struct Postgres {
 
 impl Default for Postgres {
     fn default() -> Self {
-        Self {
-            url: Secret::default(),
-            slot: "relay".to_owned(),
-            publication: "relay".to_owned(),
-        }
+        Self { url: Secret::default(), slot: "relay".to_owned(), publication: "relay".to_owned() }
     }
 }
 
@@ -107,10 +103,7 @@ pub struct Outbox {
 
 impl Default for Outbox {
     fn default() -> Self {
-        Self {
-            partitions_ahead: 7,
-            keep: Duration::from_secs(7 * 24 * 3600),
-        }
+        Self { partitions_ahead: 7, keep: Duration::from_secs(7 * 24 * 3600) }
     }
 }
 
@@ -135,32 +128,12 @@ fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Er
 
 /// A key, its variable, and what it means: the reference table of the manual.
 pub const KEYS: &[(&str, &str, &str)] = &[
-    (
-        "postgres.url",
-        "DATABASE_URL",
-        "connection string of the source database",
-    ),
+    ("postgres.url", "DATABASE_URL", "connection string of the source database"),
     ("postgres.slot", "RELAY_SLOT", "replication slot (relay)"),
-    (
-        "postgres.publication",
-        "RELAY_PUBLICATION",
-        "publication (relay)",
-    ),
-    (
-        "publish.to",
-        "RELAY_TOPIC_ARN",
-        "ARN of a topic or queue, or URL of a queue",
-    ),
-    (
-        "publish.source",
-        "RELAY_SOURCE",
-        "source of the events (the database's name)",
-    ),
-    (
-        "publish.bytes_in_flight",
-        "RELAY_BYTES_IN_FLIGHT",
-        "bytes of events on their way (32 MiB)",
-    ),
+    ("postgres.publication", "RELAY_PUBLICATION", "publication (relay)"),
+    ("publish.to", "RELAY_TOPIC_ARN", "ARN of a topic or queue, or URL of a queue"),
+    ("publish.source", "RELAY_SOURCE", "source of the events (the database's name)"),
+    ("publish.bytes_in_flight", "RELAY_BYTES_IN_FLIGHT", "bytes of events on their way (32 MiB)"),
     (
         "publish.requests_in_flight",
         "RELAY_REQUESTS_IN_FLIGHT",
@@ -176,16 +149,8 @@ pub const KEYS: &[(&str, &str, &str)] = &[
         "RELAY_OUTBOX_PARTITIONS_AHEAD",
         "days with a partition made ahead (7)",
     ),
-    (
-        "outbox.keep",
-        "RELAY_OUTBOX_KEEP",
-        "how long published partitions are kept (7days)",
-    ),
-    (
-        "route",
-        "RELAY_ROUTES",
-        "in the variable: TYPE=ADDRESS, separated by commas",
-    ),
+    ("outbox.keep", "RELAY_OUTBOX_KEEP", "how long published partitions are kept (7days)"),
+    ("route", "RELAY_ROUTES", "in the variable: TYPE=ADDRESS, separated by commas"),
 ];
 
 /// Variables that begin with `RELAY_` and are no keys.
@@ -257,24 +222,19 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let invalid = |message: String| ConfigError::Invalid { message };
-        let mut table: toml::Table = file
-            .parse()
-            .map_err(|e: toml::de::Error| invalid(e.to_string()))?;
+        let mut table: toml::Table =
+            file.parse().map_err(|e: toml::de::Error| invalid(e.to_string()))?;
         for (name, value) in environment {
             if let Some((key, ..)) = KEYS.iter().find(|(_, variable, _)| *variable == name) {
                 set(&mut table, key, &value)
                     .map_err(|message| invalid(format!("{name}: {message}")))?;
             } else if name.starts_with("RELAY_") && !OTHER_VARIABLES.contains(&name.as_str()) {
                 let nearest = nearest(&name, KEYS.iter().map(|(_, variable, _)| *variable));
-                return Err(ConfigError::UnknownVariable {
-                    found: name,
-                    nearest,
-                });
+                return Err(ConfigError::UnknownVariable { found: name, nearest });
             }
         }
-        let config: Self = table
-            .try_into()
-            .map_err(|e: toml::de::Error| invalid(explain(e.message())))?;
+        let config: Self =
+            table.try_into().map_err(|e: toml::de::Error| invalid(explain(e.message())))?;
         config.check()
     }
 
@@ -304,10 +264,7 @@ impl Config {
     /// When it is not set.
     pub fn database_url(&self) -> Result<&str, ConfigError> {
         match self.postgres.url.reveal() {
-            "" => Err(ConfigError::Missing {
-                key: "postgres.url",
-                variable: "DATABASE_URL",
-            }),
+            "" => Err(ConfigError::Missing { key: "postgres.url", variable: "DATABASE_URL" }),
             url => Ok(url),
         }
     }
@@ -319,9 +276,8 @@ impl Config {
     pub fn destinations(&self) -> Result<Destinations, ConfigError> {
         let mut addresses = Vec::new();
         let mut place = |key: String, text: &str| -> Result<usize, ConfigError> {
-            let address: Address = text
-                .parse()
-                .map_err(|source| ConfigError::Address { key, source })?;
+            let address: Address =
+                text.parse().map_err(|source| ConfigError::Address { key, source })?;
             if let Some(at) = addresses.iter().position(|known| *known == address) {
                 return Ok(at);
             }
@@ -338,16 +294,9 @@ impl Config {
             by_type.insert(route.aggregate_type.clone(), place(key, &route.to)?);
         }
         if addresses.is_empty() {
-            return Err(ConfigError::Missing {
-                key: "publish.to",
-                variable: "RELAY_TOPIC_ARN",
-            });
+            return Err(ConfigError::Missing { key: "publish.to", variable: "RELAY_TOPIC_ARN" });
         }
-        Ok(Destinations {
-            addresses,
-            default,
-            by_type,
-        })
+        Ok(Destinations { addresses, default, by_type })
     }
 }
 
@@ -364,18 +313,15 @@ pub struct Destinations {
 
 fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
     if key == "route" {
-        let routes = value
-            .split(',')
-            .filter(|pair| !pair.trim().is_empty())
-            .map(|pair| {
-                let (aggregate_type, to) = pair.split_once('=').ok_or_else(|| {
-                    format!("expected TYPE=ADDRESS, separated by commas, found {pair:?}")
-                })?;
-                let mut route = toml::Table::new();
-                route.insert("aggregate_type".to_owned(), aggregate_type.trim().into());
-                route.insert("to".to_owned(), to.trim().into());
-                Ok(toml::Value::Table(route))
-            });
+        let routes = value.split(',').filter(|pair| !pair.trim().is_empty()).map(|pair| {
+            let (aggregate_type, to) = pair.split_once('=').ok_or_else(|| {
+                format!("expected TYPE=ADDRESS, separated by commas, found {pair:?}")
+            })?;
+            let mut route = toml::Table::new();
+            route.insert("aggregate_type".to_owned(), aggregate_type.trim().into());
+            route.insert("to".to_owned(), to.trim().into());
+            Ok(toml::Value::Table(route))
+        });
         let routes = routes.collect::<Result<Vec<_>, String>>()?;
         table.insert(key.to_owned(), toml::Value::Array(routes));
         return Ok(());
@@ -385,28 +331,21 @@ fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
     };
     let is_number = matches!(name, "requests_in_flight" | "partitions_ahead");
     let value = if is_number {
-        let number: i64 = value
-            .parse()
-            .map_err(|_| format!("expected a number, found {value:?}"))?;
+        let number: i64 =
+            value.parse().map_err(|_| format!("expected a number, found {value:?}"))?;
         toml::Value::Integer(number)
     } else {
         toml::Value::String(value.to_owned())
     };
-    let section = table
-        .entry(section)
-        .or_insert_with(|| toml::Value::Table(toml::Table::new()));
-    let section = section
-        .as_table_mut()
-        .ok_or("expected a table of that name in the file")?;
+    let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    let section = section.as_table_mut().ok_or("expected a table of that name in the file")?;
     section.insert(name.to_owned(), value);
     Ok(())
 }
 
 /// Adds the nearest known key to serde's word about an unknown one.
 fn explain(message: &str) -> String {
-    let Some(unknown) = message
-        .strip_prefix("unknown field `")
-        .and_then(|m| m.split('`').next())
+    let Some(unknown) = message.strip_prefix("unknown field `").and_then(|m| m.split('`').next())
     else {
         return message.to_owned();
     };
@@ -414,9 +353,7 @@ fn explain(message: &str) -> String {
     let nearest = known.max_by(|a, b| {
         strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b))
     });
-    let nearest = nearest
-        .map(|key| format!("; did you mean `{key}`?"))
-        .unwrap_or_default();
+    let nearest = nearest.map(|key| format!("; did you mean `{key}`?")).unwrap_or_default();
     format!("expected a known key, found `{unknown}`{nearest}")
 }
 
@@ -433,28 +370,18 @@ mod tests {
     const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:orders.fifo";
 
     fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs
-            .iter()
-            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
-            .collect()
+        pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
     }
 
     #[test]
     fn two_variables_are_enough() {
         let config = Config::from_sources(
             "",
-            env(&[
-                ("DATABASE_URL", "postgres://u@h/d"),
-                ("RELAY_TOPIC_ARN", TOPIC),
-                ("HOME", "/"),
-            ]),
+            env(&[("DATABASE_URL", "postgres://u@h/d"), ("RELAY_TOPIC_ARN", TOPIC), ("HOME", "/")]),
         )
         .unwrap();
         assert_eq!(config.database_url().unwrap(), "postgres://u@h/d");
-        assert_eq!(
-            config.destinations().unwrap().addresses[0].to_string(),
-            TOPIC
-        );
+        assert_eq!(config.destinations().unwrap().addresses[0].to_string(), TOPIC);
     }
 
     #[test]
@@ -474,16 +401,10 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_refused_with_the_nearest() {
-        let error = Config::from_sources("[postgres]\nslott = 'a'", env(&[]))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("`slott`") && error.contains("did you mean `slot`"),
-            "{error}"
-        );
-        let error = Config::from_sources("", env(&[("RELAY_SLOTT", "a")]))
-            .unwrap_err()
-            .to_string();
+        let error =
+            Config::from_sources("[postgres]\nslott = 'a'", env(&[])).unwrap_err().to_string();
+        assert!(error.contains("`slott`") && error.contains("did you mean `slot`"), "{error}");
+        let error = Config::from_sources("", env(&[("RELAY_SLOTT", "a")])).unwrap_err().to_string();
         assert!(error.contains("did you mean RELAY_SLOT?"), "{error}");
     }
 
@@ -496,9 +417,7 @@ mod tests {
             ("RELAY_SHUTDOWN_GRACE", "soon", "a duration such as"),
             ("RELAY_ROUTES", "order", "TYPE=ADDRESS"),
         ] {
-            let error = Config::from_sources("", env(&[(name, value)]))
-                .unwrap_err()
-                .to_string();
+            let error = Config::from_sources("", env(&[(name, value)])).unwrap_err().to_string();
             assert!(error.contains(said), "{name}: {error}");
         }
     }
@@ -507,11 +426,9 @@ mod tests {
     fn routes_share_destinations() {
         let routes =
             format!("order={TOPIC}, customer=arn:aws:sqs:eu-west-1:123456789012:customers");
-        let config = Config::from_sources(
-            "",
-            env(&[("RELAY_TOPIC_ARN", TOPIC), ("RELAY_ROUTES", &routes)]),
-        )
-        .unwrap();
+        let config =
+            Config::from_sources("", env(&[("RELAY_TOPIC_ARN", TOPIC), ("RELAY_ROUTES", &routes)]))
+                .unwrap();
         let destinations = config.destinations().unwrap();
         assert_eq!(destinations.addresses.len(), 2);
         assert_eq!(destinations.by_type["order"], 0);

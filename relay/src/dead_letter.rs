@@ -76,10 +76,7 @@ impl DeadLetters {
     /// Dead letters of the database that the events come from.
     #[must_use]
     pub fn new(dsn: Dsn) -> Self {
-        Self {
-            dsn,
-            client: Arc::new(Mutex::new(None)),
-        }
+        Self { dsn, client: Arc::new(Mutex::new(None)) }
     }
 
     /// Writes the letter, and tries for as long as it takes: until it is written

@@ -112,10 +112,7 @@ impl Intake {
                 };
                 return Ok(None);
             }
-            Step::Commit {
-                end_lsn,
-                commit_time,
-            } => {
+            Step::Commit { end_lsn, commit_time } => {
                 if let Open::Taking(id, _) = std::mem::take(&mut self.open) {
                     self.ledger.end(id, end_lsn, commit_time);
                 }
@@ -127,24 +124,12 @@ impl Intake {
                 }
                 return Ok(None);
             }
-            Step::Inserted {
-                position,
-                relation,
-                row,
-            } => (
-                position,
-                self.outbox
-                    .get(&relation.oid)
-                    .map(|columns| columns.read(&row)),
-            ),
-            Step::Emitted {
-                position,
-                prefix,
-                content,
-            } => (
-                position,
-                (prefix == EMIT_PREFIX).then(|| OutboxEvent::emitted(content)),
-            ),
+            Step::Inserted { position, relation, row } => {
+                (position, self.outbox.get(&relation.oid).map(|columns| columns.read(&row)))
+            }
+            Step::Emitted { position, prefix, content } => {
+                (position, (prefix == EMIT_PREFIX).then(|| OutboxEvent::emitted(content)))
+            }
             Step::Other { position } => (position, None),
             Step::Nothing => return Ok(None),
         };
@@ -156,8 +141,7 @@ impl Intake {
             return Ok(None);
         }
         let taken = event.map(|event| route(&self.routes, &self.source, id, position, event));
-        self.ledger
-            .take(id, position.ordinal, u32::from(taken.is_some()));
+        self.ledger.take(id, position.ordinal, u32::from(taken.is_some()));
         Ok(taken)
     }
 }
@@ -172,13 +156,7 @@ fn route(
     let event = match event {
         Ok(event) => event,
         Err(error) => {
-            return set_aside(
-                transaction,
-                position,
-                None,
-                String::new(),
-                &error.to_string(),
-            );
+            return set_aside(transaction, position, None, String::new(), &error.to_string());
         }
     };
     let Some(destination) = routes.destination(&event.aggregate_type) else {
@@ -190,14 +168,7 @@ fn route(
         return set_aside(transaction, position, Some(&event), body, &reason);
     };
     let event = seal(&event, position, source);
-    Taken::Send(Outgoing {
-        transaction,
-        destination,
-        position,
-        attempts: 0,
-        alone: false,
-        event,
-    })
+    Taken::Send(Outgoing { transaction, destination, position, attempts: 0, alone: false, event })
 }
 
 fn set_aside(
@@ -210,12 +181,8 @@ fn set_aside(
     let letter = DeadLetter {
         event_id: event.map(|e| e.event_id),
         destination: "(none)".to_owned(),
-        key: event
-            .map(|e| e.aggregate_id.clone().into_owned())
-            .unwrap_or_default(),
-        event_type: event
-            .map(|e| e.event_type.clone().into_owned())
-            .unwrap_or_default(),
+        key: event.map(|e| e.aggregate_id.clone().into_owned()).unwrap_or_default(),
+        event_type: event.map(|e| e.event_type.clone().into_owned()).unwrap_or_default(),
         reason: reason.to_owned(),
         error_code: None,
         attempts: 0,

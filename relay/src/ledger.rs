@@ -91,28 +91,16 @@ impl Ledger {
         if commit_lsn < self.flushed {
             return Ok(Begun::Skip);
         }
-        match self
-            .open
-            .binary_search_by_key(&commit_lsn, |t| t.commit_lsn)
-        {
+        match self.open.binary_search_by_key(&commit_lsn, |t| t.commit_lsn) {
             Ok(at) => Ok(match &self.open[at] {
                 Transaction { end: Some(_), .. } => Begun::Skip,
-                Transaction { taken, .. } => Begun::Take {
-                    id: TransactionId(self.front + at as u64),
-                    from: *taken,
-                },
+                Transaction { taken, .. } => {
+                    Begun::Take { id: TransactionId(self.front + at as u64), from: *taken }
+                }
             }),
             Err(at) if at == self.open.len() => {
-                self.open.push_back(Transaction {
-                    commit_lsn,
-                    taken: 0,
-                    pending: 0,
-                    end: None,
-                });
-                Ok(Begun::Take {
-                    id: TransactionId(self.front + at as u64),
-                    from: 0,
-                })
+                self.open.push_back(Transaction { commit_lsn, taken: 0, pending: 0, end: None });
+                Ok(Begun::Take { id: TransactionId(self.front + at as u64), from: 0 })
             }
             Err(_) => Err(LedgerError::OutOfOrder {
                 commit: commit_lsn,
@@ -132,10 +120,7 @@ impl Ledger {
     /// Notes that one event of the transaction was accepted or set aside.
     pub fn settle(&mut self, id: TransactionId) {
         if let Some(transaction) = self.transaction(id) {
-            debug_assert!(
-                transaction.pending > 0,
-                "settled more events than were taken"
-            );
+            debug_assert!(transaction.pending > 0, "settled more events than were taken");
             transaction.pending = transaction.pending.saturating_sub(1);
         }
         self.advance();
@@ -271,10 +256,7 @@ mod tests {
         let mut ledger = Ledger::default();
         taken(ledger.begin(Lsn::from(10)));
         taken(ledger.begin(Lsn::from(30)));
-        assert!(matches!(
-            ledger.begin(Lsn::from(20)),
-            Err(LedgerError::OutOfOrder { .. })
-        ));
+        assert!(matches!(ledger.begin(Lsn::from(20)), Err(LedgerError::OutOfOrder { .. })));
     }
 
     proptest! {

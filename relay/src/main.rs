@@ -26,22 +26,10 @@ struct Arguments {
     #[arg(long, global = true, env = "RELAY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// What is logged, such as info, debug or relay=debug,warn.
-    #[arg(
-        long,
-        global = true,
-        env = "RELAY_LOG",
-        default_value = "info",
-        value_name = "FILTER"
-    )]
+    #[arg(long, global = true, env = "RELAY_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
     /// How it is logged.
-    #[arg(
-        long,
-        global = true,
-        env = "RELAY_LOG_FORMAT",
-        default_value = "text",
-        value_enum
-    )]
+    #[arg(long, global = true, env = "RELAY_LOG_FORMAT", default_value = "text", value_enum)]
     log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
@@ -103,15 +91,7 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::from(1),
         Err(error) => {
             let wrong_configuration = error.downcast_ref::<relay::config::ConfigError>().is_some()
-                || matches!(
-                    error.downcast_ref::<dsn::Error>(),
-                    Some(
-                        dsn::Error::Syntax(_)
-                            | dsn::Error::NoHost
-                            | dsn::Error::Setting { .. }
-                            | dsn::Error::PlainToRemote { .. }
-                    )
-                );
+                || error.downcast_ref::<dsn::Error>().is_some_and(dsn::Error::is_configuration);
             fail(&error, if wrong_configuration { 2 } else { 1 })
         }
     }
@@ -120,12 +100,9 @@ fn main() -> ExitCode {
 fn configuration(path: Option<PathBuf>) -> anyhow::Result<Config> {
     const DEFAULT: &str = "relay.toml";
     let file = match &path {
-        Some(path) => {
-            std::fs::read_to_string(path).map_err(|source| relay::config::ConfigError::File {
-                path: path.display().to_string(),
-                source,
-            })?
-        }
+        Some(path) => std::fs::read_to_string(path).map_err(|source| {
+            relay::config::ConfigError::File { path: path.display().to_string(), source }
+        })?,
         None => std::fs::read_to_string(DEFAULT).unwrap_or_default(),
     };
     let named = path.unwrap_or_else(|| DEFAULT.into());
@@ -136,13 +113,11 @@ fn configuration(path: Option<PathBuf>) -> anyhow::Result<Config> {
 fn start_logging(arguments: &Arguments) {
     let filter =
         tracing_subscriber::EnvFilter::new(format!("{},refinery_core=warn", arguments.log));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match arguments.log_format {
-        LogFormat::Text => log
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .init(),
+        LogFormat::Text => {
+            log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+        }
         LogFormat::Json => log.json().init(),
     }
 }

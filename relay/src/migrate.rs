@@ -39,26 +39,14 @@ pub enum MigrateError {
 /// When the role may not create the objects, or a migration fails; then it is rolled back.
 pub async fn migrate(client: &mut Client, side: Side) -> Result<Vec<String>, MigrateError> {
     // One lock for both sides: one database may be both.
-    client
-        .batch_execute("select pg_advisory_lock(hashtextextended('relay.migrate', 0))")
-        .await?;
-    client
-        .batch_execute("create schema if not exists relay")
-        .await?;
+    client.batch_execute("select pg_advisory_lock(hashtextextended('relay.migrate', 0))").await?;
+    client.batch_execute("create schema if not exists relay").await?;
     let (mut runner, history) = match side {
         Side::Source => (source::migrations::runner(), "relay.migration_source"),
-        Side::ReadModel => (
-            read_model::migrations::runner(),
-            "relay.migration_read_model",
-        ),
+        Side::ReadModel => (read_model::migrations::runner(), "relay.migration_read_model"),
     };
-    let applied = runner
-        .set_migration_table_name(history)
-        .run_async(client)
-        .await;
-    client
-        .batch_execute("select pg_advisory_unlock(hashtextextended('relay.migrate', 0))")
-        .await?;
+    let applied = runner.set_migration_table_name(history).run_async(client).await;
+    client.batch_execute("select pg_advisory_unlock(hashtextextended('relay.migrate', 0))").await?;
     let name = |m: &refinery::Migration| format!("V{}__{}", m.version(), m.name());
     Ok(applied?.applied_migrations().iter().map(name).collect())
 }

@@ -115,9 +115,7 @@ impl Columns {
             }
         }
         let role = |c: &pgoutput::Column| COLUMNS.iter().position(|name| *name == c.name);
-        Ok(Self {
-            roles: relation.columns.iter().map(role).collect(),
-        })
+        Ok(Self { roles: relation.columns.iter().map(role).collect() })
     }
 
     /// Reads the event of a row.
@@ -135,11 +133,7 @@ impl Columns {
                 })?);
             }
         }
-        let there = |at: usize| {
-            texts[at].ok_or(OutboxError::Null {
-                column: COLUMNS[at],
-            })
-        };
+        let there = |at: usize| texts[at].ok_or(OutboxError::Null { column: COLUMNS[at] });
         let event = OutboxEvent {
             event_id: uuid(there(0)?)?,
             recorded_at: rfc3339(there(1)?).into(),
@@ -191,9 +185,8 @@ impl<'a> OutboxEvent<'a> {
     /// # Errors
     /// When something else wrote it, or a value is not what it must be.
     pub fn emitted(content: &'a [u8]) -> Result<Self, OutboxError> {
-        let text = std::str::from_utf8(content).map_err(|_| OutboxError::Emitted {
-            reason: "it is not UTF-8".to_owned(),
-        })?;
+        let text = std::str::from_utf8(content)
+            .map_err(|_| OutboxError::Emitted { reason: "it is not UTF-8".to_owned() })?;
         let event: Emitted<'a> = serde_json::from_str(text)
             // Only the kind and the place: serde's own words can quote the payload.
             .map_err(|e| OutboxError::Emitted {
@@ -221,10 +214,7 @@ impl<'a> OutboxEvent<'a> {
         let refused = |column, expected| Err(OutboxError::Value { column, expected });
         let is_name = |text: &str| !text.is_empty() && !text.contains(char::is_whitespace);
         if self.aggregate_id.is_empty() {
-            return refused(
-                "aggregate_id",
-                "a key of 1 to 1024 characters, found an empty one",
-            );
+            return refused("aggregate_id", "a key of 1 to 1024 characters, found an empty one");
         }
         if !is_name(&self.event_type) {
             return refused("event_type", "a name without spaces, such as order.created");
@@ -240,25 +230,17 @@ impl<'a> OutboxEvent<'a> {
 }
 
 fn uuid(text: &str) -> Result<Uuid, OutboxError> {
-    Uuid::try_parse(text).map_err(|_| OutboxError::Value {
-        column: "event_id",
-        expected: "a UUID",
-    })
+    Uuid::try_parse(text).map_err(|_| OutboxError::Value { column: "event_id", expected: "a UUID" })
 }
 
 fn version(text: &str) -> Result<i64, OutboxError> {
-    text.parse().map_err(|_| OutboxError::Value {
-        column: "aggregate_version",
-        expected: "a whole number",
-    })
+    text.parse()
+        .map_err(|_| OutboxError::Value { column: "aggregate_version", expected: "a whole number" })
 }
 
 /// Postgres's `2026-01-15 10:30:00.123+00` (ISO, UTC) as RFC 3339.
 fn rfc3339(text: &str) -> String {
-    let mut rfc = text
-        .strip_suffix("+00")
-        .unwrap_or(text)
-        .replacen(' ', "T", 1);
+    let mut rfc = text.strip_suffix("+00").unwrap_or(text).replacen(' ', "T", 1);
     rfc.push('Z');
     rfc
 }
@@ -269,10 +251,7 @@ mod tests {
 
     #[test]
     fn timestamps_become_rfc_3339() {
-        assert_eq!(
-            rfc3339("2026-01-15 10:30:00.123456+00"),
-            "2026-01-15T10:30:00.123456Z"
-        );
+        assert_eq!(rfc3339("2026-01-15 10:30:00.123456+00"), "2026-01-15T10:30:00.123456Z");
         assert_eq!(rfc3339("2026-01-15 10:30:00+00"), "2026-01-15T10:30:00Z");
     }
 
@@ -286,12 +265,7 @@ mod tests {
 
     #[test]
     fn a_foreign_message_is_refused_without_quoting_it() {
-        let error = OutboxEvent::emitted(b"{\"event_id\":\"my secret\"}")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("relay.emit") && !error.contains("my secret"),
-            "{error}"
-        );
+        let error = OutboxEvent::emitted(b"{\"event_id\":\"my secret\"}").unwrap_err().to_string();
+        assert!(error.contains("relay.emit") && !error.contains("my secret"), "{error}");
     }
 }

@@ -162,11 +162,7 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
 impl<P: Publisher> Pipeline<P> {
     fn new(setup: Setup<P>) -> Self {
         let limits = setup.publishers.iter().map(Publisher::limits).collect();
-        let slot = Slot {
-            dsn: setup.dsn,
-            name: setup.slot,
-            publication: setup.publication,
-        };
+        let slot = Slot { dsn: setup.dsn, name: setup.slot, publication: setup.publication };
         Self {
             publishers: setup.publishers,
             intake: Intake::new(setup.routes, setup.source),
@@ -216,15 +212,10 @@ impl<P: Publisher> Pipeline<P> {
                 Ok(None) => break,
                 Err(error) => return self.lost(error),
             };
-            if let pgoutput::Frame::Keepalive {
-                reply_requested: true,
-                ..
-            } = frame
-            {
+            if let pgoutput::Frame::Keepalive { reply_requested: true, .. } = frame {
                 // Long ago: the next round reports.
-                self.reported_at = Instant::now()
-                    .checked_sub(self.status_interval)
-                    .unwrap_or(self.reported_at);
+                self.reported_at =
+                    Instant::now().checked_sub(self.status_interval).unwrap_or(self.reported_at);
             }
             match self.intake.take(frame)? {
                 None => {}
@@ -316,31 +307,17 @@ impl<P: Publisher> Pipeline<P> {
                     self.intake.ledger().settle(held.entry.transaction);
                     self.schedule.done(held);
                 }
-                Outcome::Failed {
-                    class: Class::Event,
-                    whole_request: true,
-                    ..
-                } if shared => {
+                Outcome::Failed { class: Class::Event, whole_request: true, .. } if shared => {
                     held.entry.alone = true;
                     self.schedule.retry(held, now);
                 }
-                Outcome::Failed {
-                    class: Class::Event,
-                    code,
-                    message,
-                    ..
-                } => {
+                Outcome::Failed { class: Class::Event, code, message, .. } => {
                     let reason = format!("the destination refused it: {message}");
                     held.entry.attempts += 1;
                     let letter = DeadLetter::of(&held.entry, &name, reason, Some(code));
                     self.set_aside(letter, move || Done::SetAside(held));
                 }
-                Outcome::Failed {
-                    code,
-                    message,
-                    whole_request,
-                    ..
-                } => {
+                Outcome::Failed { code, message, whole_request, .. } => {
                     if !whole_request {
                         tracing::warn!(
                             event_id = %held.entry.event.event_id, destination = name, code, message,
@@ -348,8 +325,7 @@ impl<P: Publisher> Pipeline<P> {
                         );
                     }
                     let wait = backoff(held.entry.attempts, fastrand::f64());
-                    self.schedule
-                        .retry(held, pause.unwrap_or(now).max(now + wait));
+                    self.schedule.retry(held, pause.unwrap_or(now).max(now + wait));
                 }
             }
         }
@@ -363,12 +339,7 @@ impl<P: Publisher> Pipeline<P> {
         shared: bool,
         now: Instant,
     ) -> Option<Instant> {
-        let Some(Outcome::Failed {
-            class,
-            code,
-            message,
-            whole_request: true,
-        }) = outcomes.first()
+        let Some(Outcome::Failed { class, code, message, whole_request: true }) = outcomes.first()
         else {
             return None;
         };
@@ -463,11 +434,7 @@ impl<P: Publisher> Pipeline<P> {
             tracing::warn!(%error, cause, attempt = self.connect_attempts + 1, "no connection to Postgres; trying again");
         }
         // A standby takes over within a second or so; a server that is down gets time.
-        let attempt = if in_use {
-            3
-        } else {
-            self.connect_attempts.min(7)
-        };
+        let attempt = if in_use { 3 } else { self.connect_attempts.min(7) };
         self.source = Source::wait(backoff(attempt, 0.5 + fastrand::f64() / 2.0));
         self.connect_attempts += 1;
         Ok(())

@@ -17,9 +17,7 @@ impl Routes {
     pub fn new(destinations: &Destinations) -> Self {
         let by_type = destinations.by_type.iter();
         Self {
-            by_type: by_type
-                .map(|(name, at)| (name.clone(), DestinationId(*at)))
-                .collect(),
+            by_type: by_type.map(|(name, at)| (name.clone(), DestinationId(*at))).collect(),
             default: destinations.default.map(DestinationId),
         }
     }

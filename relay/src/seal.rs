@@ -33,9 +33,6 @@ pub fn seal(event: &OutboxEvent<'_>, position: Position, source: &str) -> Sealed
         event_type: event.event_type.clone().into_owned(),
         key: event.aggregate_id.clone().into_owned(),
         body,
-        attributes: envelope
-            .attributes()
-            .map(|a| (a.name, a.value.into_owned()))
-            .collect(),
+        attributes: envelope.attributes().map(|a| (a.name, a.value.into_owned())).collect(),
     }
 }

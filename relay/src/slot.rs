@@ -18,16 +18,12 @@ pub struct Problem {
 impl Problem {
     /// A problem with its cure.
     pub fn new(found: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self {
-            found: found.into(),
-            cure: cure.into(),
-        }
+        Self { found: found.into(), cure: cure.into() }
     }
 
     fn query(error: &tokio_postgres::Error) -> Self {
-        let said = error
-            .as_db_error()
-            .map_or_else(|| error.to_string(), |e| e.message().to_owned());
+        let said =
+            error.as_db_error().map_or_else(|| error.to_string(), |e| e.message().to_owned());
         Self::new(
             format!("the server refused a question: {said}"),
             "check the role's privileges and the server's log",
@@ -51,11 +47,7 @@ pub struct Preconditions<'a> {
 
 impl Preconditions<'_> {
     async fn text(&self, sql: &str, name: &str) -> Result<Option<String>, Problem> {
-        let rows = self
-            .client
-            .query(sql, &[&name])
-            .await
-            .map_err(|e| Problem::query(&e))?;
+        let rows = self.client.query(sql, &[&name]).await.map_err(|e| Problem::query(&e))?;
         Ok(rows.first().and_then(|row| row.get(0)))
     }
 
@@ -83,10 +75,7 @@ impl Preconditions<'_> {
     /// # Errors
     /// When it is another.
     pub async fn wal_level(&self) -> Finding {
-        let found = self
-            .text("select current_setting($1)", "wal_level")
-            .await?
-            .unwrap_or_default();
+        let found = self.text("select current_setting($1)", "wal_level").await?.unwrap_or_default();
         if found == "logical" {
             return Ok("wal_level = logical".to_owned());
         }
@@ -126,11 +115,7 @@ impl Preconditions<'_> {
     /// # Errors
     /// When it is not.
     pub async fn outbox(&self) -> Finding {
-        if self
-            .text("select to_regclass($1)::text", "relay.outbox")
-            .await?
-            .is_some()
-        {
+        if self.text("select to_regclass($1)::text", "relay.outbox").await?.is_some() {
             return Ok("relay.outbox is there".to_owned());
         }
         Err(Problem::new(
@@ -146,10 +131,7 @@ impl Preconditions<'_> {
     pub async fn publication(&self) -> Finding {
         let name = self.publication;
         if self
-            .text(
-                "select pubname::text from pg_publication where pubname = $1",
-                name,
-            )
+            .text("select pubname::text from pg_publication where pubname = $1", name)
             .await?
             .is_some()
         {

@@ -102,22 +102,15 @@ impl Source {
 
 async fn connect(slot: Slot) -> Result<Connected, SourceError> {
     let (client, driver) = slot.dsn.connect("relay").await.map_err(SourceError::Ask)?;
-    let preconditions = Preconditions {
-        client: &client,
-        slot: &slot.name,
-        publication: &slot.publication,
-    };
+    let preconditions =
+        Preconditions { client: &client, slot: &slot.name, publication: &slot.publication };
     let held = preconditions.all().await;
     let interval = status_interval(&client).await;
     drop(client);
     driver.abort();
     held?;
     let (session, identity) = Session::start(&slot.dsn, &slot.name, &slot.publication).await?;
-    Ok(Connected {
-        session,
-        identity,
-        status_interval: interval,
-    })
+    Ok(Connected { session, identity, status_interval: interval })
 }
 
 /// A quarter of wal_sender_timeout, at most a second: the flush position is
@@ -125,11 +118,8 @@ async fn connect(slot: Slot) -> Result<Connected, SourceError> {
 async fn status_interval(client: &tokio_postgres::Client) -> Duration {
     const LONGEST: Duration = Duration::from_secs(1);
     const SQL: &str = "select setting::bigint from pg_settings where name = 'wal_sender_timeout'";
-    let timeout = client
-        .query_one(SQL, &[])
-        .await
-        .ok()
-        .and_then(|row| row.try_get::<_, i64>(0).ok());
+    let timeout =
+        client.query_one(SQL, &[]).await.ok().and_then(|row| row.try_get::<_, i64>(0).ok());
     match timeout.and_then(|milliseconds| u64::try_from(milliseconds).ok()) {
         None | Some(0) => LONGEST,
         Some(milliseconds) => Duration::from_millis(milliseconds / 4).min(LONGEST),

@@ -95,28 +95,14 @@ impl Assembler {
         Ok(match message {
             Message::Begin { commit_lsn, .. } => {
                 if let Some(open) = self.open {
-                    return Err(TransactionError::Nested {
-                        open: open.commit_lsn.into(),
-                    });
+                    return Err(TransactionError::Nested { open: open.commit_lsn.into() });
                 }
-                self.open = Some(Position {
-                    commit_lsn: commit_lsn.into(),
-                    ordinal: 0,
-                });
+                self.open = Some(Position { commit_lsn: commit_lsn.into(), ordinal: 0 });
                 Step::Begin { commit_lsn }
             }
-            Message::Commit {
-                end_lsn,
-                commit_time,
-                ..
-            } => {
-                self.open
-                    .take()
-                    .ok_or(TransactionError::Outside { found: "Commit" })?;
-                Step::Commit {
-                    end_lsn,
-                    commit_time,
-                }
+            Message::Commit { end_lsn, commit_time, .. } => {
+                self.open.take().ok_or(TransactionError::Outside { found: "Commit" })?;
+                Step::Commit { end_lsn, commit_time }
             }
             Message::Relation(relation) => {
                 let oid = relation.oid;
@@ -127,45 +113,22 @@ impl Assembler {
             }
             Message::Insert { relation, new } => {
                 let position = self.place("Insert")?;
-                let relation = self
-                    .relations
-                    .get(relation)
-                    .map_err(|_| RelationError(relation))?;
-                Step::Inserted {
-                    position,
-                    relation,
-                    row: new,
-                }
+                let relation = self.relations.get(relation).map_err(|_| RelationError(relation))?;
+                Step::Inserted { position, relation, row: new }
             }
-            Message::Update { .. } => Step::Other {
-                position: self.place("Update")?,
-            },
-            Message::Delete { .. } => Step::Other {
-                position: self.place("Delete")?,
-            },
-            Message::Truncate { .. } => Step::Other {
-                position: self.place("Truncate")?,
-            },
-            Message::Message {
-                transactional: true,
-                prefix,
-                content,
-                ..
-            } => Step::Emitted {
-                position: self.place("Message")?,
-                prefix,
-                content,
-            },
+            Message::Update { .. } => Step::Other { position: self.place("Update")? },
+            Message::Delete { .. } => Step::Other { position: self.place("Delete")? },
+            Message::Truncate { .. } => Step::Other { position: self.place("Truncate")? },
+            Message::Message { transactional: true, prefix, content, .. } => {
+                Step::Emitted { position: self.place("Message")?, prefix, content }
+            }
             // Origins, types, and messages that no transaction guards.
             _ => Step::Nothing,
         })
     }
 
     fn place(&mut self, found: &'static str) -> Result<Position, TransactionError> {
-        let next = self
-            .open
-            .as_mut()
-            .ok_or(TransactionError::Outside { found })?;
+        let next = self.open.as_mut().ok_or(TransactionError::Outside { found })?;
         let position = *next;
         next.ordinal += 1;
         Ok(position)
@@ -177,53 +140,27 @@ mod tests {
     use super::*;
 
     fn emitted(transactional: bool) -> Message<'static> {
-        Message::Message {
-            transactional,
-            lsn: 5.into(),
-            prefix: "p",
-            content: b"c",
-        }
+        Message::Message { transactional, lsn: 5.into(), prefix: "p", content: b"c" }
     }
 
     #[test]
     fn changes_are_numbered_within_their_transaction() {
         let mut assembler = Assembler::default();
         for commit in [10_u64, 20] {
-            let begin = Message::Begin {
-                commit_lsn: commit.into(),
-                commit_time: 0,
-                xid: 1,
-            };
-            assert_eq!(
-                assembler.step(begin),
-                Ok(Step::Begin {
-                    commit_lsn: commit.into()
-                })
-            );
+            let begin = Message::Begin { commit_lsn: commit.into(), commit_time: 0, xid: 1 };
+            assert_eq!(assembler.step(begin), Ok(Step::Begin { commit_lsn: commit.into() }));
             for ordinal in 0..3 {
                 let Ok(Step::Emitted { position, .. }) = assembler.step(emitted(true)) else {
                     panic!()
                 };
-                assert_eq!(
-                    position,
-                    Position {
-                        commit_lsn: commit,
-                        ordinal
-                    }
-                );
+                assert_eq!(position, Position { commit_lsn: commit, ordinal });
             }
             assert_eq!(assembler.step(emitted(false)), Ok(Step::Nothing));
-            let end = Message::Commit {
-                commit_lsn: commit.into(),
-                end_lsn: 15.into(),
-                commit_time: 7,
-            };
+            let end =
+                Message::Commit { commit_lsn: commit.into(), end_lsn: 15.into(), commit_time: 7 };
             assert_eq!(
                 assembler.step(end),
-                Ok(Step::Commit {
-                    end_lsn: 15.into(),
-                    commit_time: 7
-                })
+                Ok(Step::Commit { end_lsn: 15.into(), commit_time: 7 })
             );
         }
     }
@@ -231,28 +168,11 @@ mod tests {
     #[test]
     fn a_stream_that_does_not_fit_is_refused() {
         let mut assembler = Assembler::default();
-        let end = Message::Commit {
-            commit_lsn: 1.into(),
-            end_lsn: 2.into(),
-            commit_time: 0,
-        };
-        assert!(matches!(
-            assembler.step(end),
-            Err(TransactionError::Outside { found: "Commit" })
-        ));
-        assert!(matches!(
-            assembler.step(emitted(true)),
-            Err(TransactionError::Outside { .. })
-        ));
-        let begin = || Message::Begin {
-            commit_lsn: 9.into(),
-            commit_time: 0,
-            xid: 1,
-        };
+        let end = Message::Commit { commit_lsn: 1.into(), end_lsn: 2.into(), commit_time: 0 };
+        assert!(matches!(assembler.step(end), Err(TransactionError::Outside { found: "Commit" })));
+        assert!(matches!(assembler.step(emitted(true)), Err(TransactionError::Outside { .. })));
+        let begin = || Message::Begin { commit_lsn: 9.into(), commit_time: 0, xid: 1 };
         assert!(assembler.step(begin()).is_ok());
-        assert!(matches!(
-            assembler.step(begin()),
-            Err(TransactionError::Nested { .. })
-        ));
+        assert!(matches!(assembler.step(begin()), Err(TransactionError::Nested { .. })));
     }
 }

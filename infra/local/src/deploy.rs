@@ -32,11 +32,7 @@ pub fn aws(ministack: &MiniStack, arguments: &[&str]) -> Result<String> {
         .output()
         .context("run the AWS command line; infra/local/setup installs it")?;
     if !output.status.success() {
-        bail!(
-            "aws {} failed:\n{}",
-            arguments.join(" "),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        bail!("aws {} failed:\n{}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -64,11 +60,7 @@ pub fn deploy(
         bail!("the function could not be packed into {}", zip.display());
     }
     let template = crate::workspace().join("infra/template.yaml");
-    let architecture = if cfg!(target_arch = "aarch64") {
-        "arm64"
-    } else {
-        "x86_64"
-    };
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
     aws(ministack, &["s3", "mb", "s3://relay-code"])?;
     aws(
         ministack,
@@ -134,10 +126,7 @@ fn outputs(ministack: &MiniStack) -> Result<Deployed> {
     let outputs: serde_json::Value =
         serde_json::from_str(&text).context("read the stack's outputs")?;
     let value = |key: &str| {
-        let output = outputs
-            .as_array()?
-            .iter()
-            .find(|output| output["OutputKey"] == key)?;
+        let output = outputs.as_array()?.iter().find(|output| output["OutputKey"] == key)?;
         Some(output["OutputValue"].as_str()?.to_owned())
     };
     let needed = |key: &str| {

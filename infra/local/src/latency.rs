@@ -25,17 +25,11 @@ pub struct Latency {
 /// When a database cannot be read.
 pub async fn measure(shop: &Client, read_model: &Client) -> Result<Latency> {
     let sql = "select event_id, pg_xact_commit_timestamp(xmin) from relay.outbox";
-    let rows = shop
-        .query(sql, &[])
-        .await
-        .context("read the commit times of the outbox")?;
+    let rows = shop.query(sql, &[]).await.context("read the commit times of the outbox")?;
     let committed: HashMap<Uuid, OffsetDateTime> =
         rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     let sql = "select event_id, sent_at, pg_xact_commit_timestamp(xmin) from relay.inbox where projection = 'order_summary'";
-    let rows = read_model
-        .query(sql, &[])
-        .await
-        .context("read the commit times of the inbox")?;
+    let rows = read_model.query(sql, &[]).await.context("read the commit times of the inbox")?;
     let (mut published, mut projected) = (Vec::new(), Vec::new());
     let mut last: Option<OffsetDateTime> = None;
     for row in &rows {
@@ -51,19 +45,10 @@ pub async fn measure(shop: &Client, read_model: &Client) -> Result<Latency> {
         last = last.max(Some(effect));
     }
     let first = committed.values().min();
-    let seconds = first
-        .zip(last)
-        .map_or(0.0, |(first, last)| (last - *first).as_seconds_f64());
+    let seconds = first.zip(last).map_or(0.0, |(first, last)| (last - *first).as_seconds_f64());
     let events = projected.len();
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a count of events is far below 2^52"
-    )]
-    let throughput = if seconds > 0.0 {
-        events as f64 / seconds
-    } else {
-        0.0
-    };
+    #[expect(clippy::cast_precision_loss, reason = "a count of events is far below 2^52")]
+    let throughput = if seconds > 0.0 { events as f64 / seconds } else { 0.0 };
     Ok(Latency {
         events,
         published: percentiles(published),
@@ -78,8 +63,5 @@ fn percentiles(mut values: Vec<f64>) -> (f64, f64) {
     let at = |hundredths: usize| {
         values.get((values.len() * hundredths / 100).min(values.len().saturating_sub(1)))
     };
-    (
-        at(50).copied().unwrap_or(0.0),
-        at(99).copied().unwrap_or(0.0),
-    )
+    (at(50).copied().unwrap_or(0.0), at(99).copied().unwrap_or(0.0))
 }

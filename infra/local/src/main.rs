@@ -86,11 +86,7 @@ async fn demo(arguments: &Arguments) -> Result<bool> {
     let workload = Workload {
         url: stack.url(SHOP_DATABASE),
         connections: 8,
-        orders: if arguments.seconds.is_some() {
-            u64::MAX / 2
-        } else {
-            arguments.orders
-        },
+        orders: if arguments.seconds.is_some() { u64::MAX / 2 } else { arguments.orders },
         time: arguments.seconds.map(Duration::from_secs),
         seed: arguments.seed,
         pause: Duration::ZERO,
@@ -154,9 +150,7 @@ async fn watch(
             all_written = true;
         }
         let committed = written.committed.load(Ordering::Relaxed);
-        let row = read_model
-            .query_one("select count(*) from relay.inbox", &[])
-            .await?;
+        let row = read_model.query_one("select count(*) from relay.inbox", &[]).await?;
         let projected = u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
         written.projected.store(projected, Ordering::Relaxed);
         if (committed, projected) != last {
@@ -197,10 +191,7 @@ async fn keep(stack: &Stack) {
     let endpoint = stack.endpoint();
     println!("\nEverything is left running until Ctrl-C:");
     println!("  the shop        psql '{}'", stack.url(SHOP_DATABASE));
-    println!(
-        "  the read model  psql '{}'",
-        stack.url(READ_MODEL_DATABASE)
-    );
+    println!("  the read model  psql '{}'", stack.url(READ_MODEL_DATABASE));
     println!(
         "  the outbox      psql '{}' -c 'select * from relay.outbox order by position desc limit 5'",
         stack.url(SHOP_DATABASE)

@@ -11,28 +11,17 @@ use tokio_postgres::Client;
 pub async fn apply(client: &Client, folder: &str) -> Result<()> {
     let folder = crate::workspace().join(folder);
     let number = |path: &Path| -> Option<u32> {
-        path.file_name()?
-            .to_str()?
-            .strip_prefix('V')?
-            .split_once("__")?
-            .0
-            .parse()
-            .ok()
+        path.file_name()?.to_str()?.strip_prefix('V')?.split_once("__")?.0.parse().ok()
     };
     let entries =
         std::fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))?;
-    let mut files: Vec<_> = entries
-        .flatten()
-        .filter_map(|e| Some((number(&e.path())?, e.path())))
-        .collect();
+    let mut files: Vec<_> =
+        entries.flatten().filter_map(|e| Some((number(&e.path())?, e.path()))).collect();
     files.sort();
     for (_, path) in files {
         let sql =
             std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        client
-            .batch_execute(&sql)
-            .await
-            .with_context(|| format!("apply {}", path.display()))?;
+        client.batch_execute(&sql).await.with_context(|| format!("apply {}", path.display()))?;
     }
     Ok(())
 }

@@ -79,10 +79,7 @@ impl MiniStack {
         let deadline = Instant::now() + Duration::from_secs(30);
         while stack.health().await.is_err() {
             if !stack.process.is_running() || Instant::now() > deadline {
-                bail!(
-                    "MiniStack does not start; its log ends:\n{}",
-                    tail(&stack.process.log())
-                );
+                bail!("MiniStack does not start; its log ends:\n{}", tail(&stack.process.log()));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -91,19 +88,10 @@ impl MiniStack {
 
     async fn health(&self) -> Result<()> {
         let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await?;
-        stream
-            .write_all(b"GET /_ministack/health HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            .await?;
+        stream.write_all(b"GET /_ministack/health HTTP/1.0\r\nHost: localhost\r\n\r\n").await?;
         let mut answer = String::new();
-        stream
-            .read_to_string(&mut answer)
-            .await
-            .context("read the health")?;
-        if answer.contains(" 200 ") {
-            Ok(())
-        } else {
-            bail!("not healthy yet")
-        }
+        stream.read_to_string(&mut answer).await.context("read the health")?;
+        if answer.contains(" 200 ") { Ok(()) } else { bail!("not healthy yet") }
     }
 
     /// Where it answers.
@@ -123,9 +111,6 @@ impl MiniStack {
     /// # Errors
     /// When it does not end in time.
     pub async fn stop(&mut self) -> Result<()> {
-        self.process
-            .terminate(Duration::from_secs(10))
-            .await
-            .map(drop)
+        self.process.terminate(Duration::from_secs(10)).await.map(drop)
     }
 }

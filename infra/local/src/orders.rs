@@ -58,15 +58,11 @@ pub async fn write(workload: &Workload, written: Arc<Written>) -> Result<()> {
     let writers = (0..workload.connections).map(|n| {
         let (workload, written) = (workload.clone(), Arc::clone(&written));
         async move {
-            let (client, connection) = tokio_postgres::connect(&workload.url, NoTls)
-                .await
-                .context("connect a writer")?;
+            let (client, connection) =
+                tokio_postgres::connect(&workload.url, NoTls).await.context("connect a writer")?;
             let connection = tokio::spawn(connection);
             let rng = Rng::with_seed(workload.seed.wrapping_mul(1000).wrapping_add(n.into()));
-            let done = Writer::new(client, rng, workload, written, deadline)
-                .await?
-                .run()
-                .await;
+            let done = Writer::new(client, rng, workload, written, deadline).await?.run().await;
             connection.abort();
             done
         }
@@ -102,11 +98,7 @@ impl Order {
         }
         steps.reverse();
         let id = format!("ord_{:016x}", rng.u64(..));
-        Self {
-            id,
-            version: 0,
-            steps,
-        }
+        Self { id, version: 0, steps }
     }
 }
 
@@ -158,14 +150,7 @@ impl Writer {
                 .await?,
             note: client.prepare("insert into rolled_back (event_id) values ($1)").await?,
         };
-        Ok(Self {
-            client,
-            statements,
-            rng,
-            workload,
-            written,
-            deadline,
-        })
+        Ok(Self { client, statements, rng, workload, written, deadline })
     }
 
     async fn run(mut self) -> Result<()> {
@@ -198,10 +183,7 @@ impl Writer {
     }
 
     fn may_begin(&self) -> bool {
-        if self
-            .deadline
-            .is_some_and(|deadline| Instant::now() > deadline)
-        {
+        if self.deadline.is_some_and(|deadline| Instant::now() > deadline) {
             return false;
         }
         self.written.orders.fetch_add(1, Ordering::Relaxed) < self.workload.orders
@@ -215,20 +197,11 @@ impl Writer {
         let version = order.version + 1;
         let rolls_back = self.rng.u8(0..10) == 0;
         let transaction = self.client.transaction().await?;
-        let event = change(
-            &transaction,
-            &self.statements,
-            &mut self.rng,
-            order,
-            step,
-            version,
-        )
-        .await?;
+        let event =
+            change(&transaction, &self.statements, &mut self.rng, order, step, version).await?;
         if rolls_back {
             transaction.rollback().await?;
-            self.client
-                .execute(&self.statements.note, &[&event])
-                .await?;
+            self.client.execute(&self.statements.note, &[&event]).await?;
             self.written.rolled_back.fetch_add(1, Ordering::Relaxed);
         } else {
             transaction.commit().await?;
@@ -251,24 +224,15 @@ async fn change(
     let (event_type, data) = match step {
         Step::Create => {
             let customer = format!("cus_{}", rng.u32(0..500));
-            transaction
-                .execute(&statements.create, &[&order.id, &customer, &version])
-                .await?;
-            (
-                "order.created",
-                format!(r#"{{"customer_id": "{customer}", "currency": "EUR"}}"#),
-            )
+            transaction.execute(&statements.create, &[&order.id, &customer, &version]).await?;
+            ("order.created", format!(r#"{{"customer_id": "{customer}", "currency": "EUR"}}"#))
         }
         Step::AddItem => {
             let sku = format!("sku-{}", rng.u32(0..2000));
             let quantity = rng.i64(1..=5);
             let price = format!("{}.{:02}", rng.u32(1..300), rng.u32(0..100));
-            transaction
-                .execute(&statements.item, &[&order.id, &sku, &quantity, &price])
-                .await?;
-            transaction
-                .execute(&statements.advance, &[&order.id, &version])
-                .await?;
+            transaction.execute(&statements.item, &[&order.id, &sku, &quantity, &price]).await?;
+            transaction.execute(&statements.advance, &[&order.id, &version]).await?;
             (
                 "order.item_added",
                 format!(r#"{{"sku": "{sku}", "quantity": {quantity}, "unit_price": "{price}"}}"#),
@@ -278,23 +242,14 @@ async fn change(
             let (status, event_type, data) = match step {
                 Step::Pay => ("paid", "order.paid", r#"{"method": "card"}"#),
                 Step::Ship => ("shipped", "order.shipped", r#"{"carrier": "post"}"#),
-                _ => (
-                    "cancelled",
-                    "order.cancelled",
-                    r#"{"reason": "changed their mind"}"#,
-                ),
+                _ => ("cancelled", "order.cancelled", r#"{"reason": "changed their mind"}"#),
             };
-            transaction
-                .execute(&statements.reach, &[&order.id, &version, &status])
-                .await?;
+            transaction.execute(&statements.reach, &[&order.id, &version, &status]).await?;
             (event_type, data.to_owned())
         }
     };
     let row = transaction
-        .query_one(
-            &statements.outbox,
-            &[&order.id, &version, &event_type, &data],
-        )
+        .query_one(&statements.outbox, &[&order.id, &version, &event_type, &data])
         .await?;
     Ok(row.get(0))
 }

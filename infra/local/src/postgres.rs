@@ -46,10 +46,8 @@ impl Postgres {
         let programs = programs()?;
         let user = server_user()?;
         let template = template(&programs, user)?;
-        let folder = tempfile::Builder::new()
-            .prefix("relay-pg-")
-            .tempdir()
-            .context("make a folder")?;
+        let folder =
+            tempfile::Builder::new().prefix("relay-pg-").tempdir().context("make a folder")?;
         copy_to(&template, folder.path(), user)?;
         let mut server = Self {
             process: None,
@@ -57,10 +55,7 @@ impl Postgres {
             programs,
             user,
             port: 0,
-            settings: settings
-                .iter()
-                .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
-                .collect(),
+            settings: settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
         };
         // Another process can take the port between its choice and the start.
         for attempt in 0..5 {
@@ -80,11 +75,7 @@ impl Postgres {
 
     async fn launch(&mut self) -> Result<()> {
         let mut server = command(&self.programs.join("postgres"), "QUIT", self.user);
-        server
-            .arg("-D")
-            .arg(self.data())
-            .arg("-p")
-            .arg(self.port.to_string());
+        server.arg("-D").arg(self.data()).arg("-p").arg(self.port.to_string());
         server.arg("-k").arg(self.folder.path());
         for (name, value) in SETTINGS {
             server.arg("-c").arg(format!("{name}={value}"));
@@ -121,10 +112,7 @@ impl Postgres {
     /// The connection string of one of its databases, for the superuser.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
-        format!(
-            "postgres://postgres:{PASSWORD}@127.0.0.1:{}/{database}",
-            self.port
-        )
+        format!("postgres://postgres:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
     }
 
     /// Connects to one of its databases as the superuser.
@@ -143,10 +131,7 @@ impl Postgres {
     /// When the server does not answer.
     pub async fn create_database(&self) -> Result<String> {
         let name = format!("d{}", Uuid::new_v4().simple());
-        self.connect("postgres")
-            .await?
-            .batch_execute(&format!("create database {name}"))
-            .await?;
+        self.connect("postgres").await?.batch_execute(&format!("create database {name}")).await?;
         Ok(name)
     }
 
@@ -203,9 +188,8 @@ impl Drop for Postgres {
 /// When there is none.
 pub fn programs() -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path)
-        .map(|folder| folder.join("initdb"))
-        .find(|p| p.exists());
+    let on_path =
+        std::env::split_paths(&path).map(|folder| folder.join("initdb")).find(|p| p.exists());
     if let Some(folder) = on_path
         .and_then(|initdb| initdb.canonicalize().ok())
         .and_then(|real| real.parent().map(Path::to_owned))
@@ -218,10 +202,7 @@ pub fn programs() -> Result<PathBuf> {
         .flatten()
         .flatten()
         .filter_map(|entry| {
-            Some((
-                entry.file_name().to_str()?.parse().ok()?,
-                entry.path().join("bin"),
-            ))
+            Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin")))
         })
         .filter(|(_, folder)| folder.join("initdb").exists())
         .collect();
@@ -249,10 +230,8 @@ fn template(programs: &Path, user: Option<User>) -> Result<PathBuf> {
         return Ok(target);
     }
     // Beside its final place, so that the rename is one step however many start at once.
-    let making = tempfile::Builder::new()
-        .prefix("relay-pg-template-")
-        .tempdir()
-        .context("make a folder")?;
+    let making =
+        tempfile::Builder::new().prefix("relay-pg-template-").tempdir().context("make a folder")?;
     give_to(making.path(), user)?;
     let password = making.path().join("password");
     std::fs::write(&password, PASSWORD).context("write the password file")?;
@@ -260,25 +239,14 @@ fn template(programs: &Path, user: Option<User>) -> Result<PathBuf> {
     let output = command(&programs.join("initdb"), "KILL", user)
         .arg("-D")
         .arg(making.path().join("data"))
-        .args([
-            "-U",
-            "postgres",
-            "-E",
-            "UTF8",
-            "--locale=C",
-            "--auth=scram-sha-256",
-            "--no-sync",
-        ])
+        .args(["-U", "postgres", "-E", "UTF8", "--locale=C", "--auth=scram-sha-256", "--no-sync"])
         .arg("--pwfile")
         .arg(&password)
         .current_dir(making.path())
         .output()
         .context("run initdb")?;
     if !output.status.success() {
-        bail!(
-            "initdb failed:\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        bail!("initdb failed:\n{}", String::from_utf8_lossy(&output.stderr));
     }
     // pg_hba's scram lines of the template hold for replication connections too.
     match std::fs::rename(making.path(), &target) {
@@ -321,21 +289,11 @@ mod tests {
         let mut server = Postgres::start(&[("fsync", "on")]).await.unwrap();
         let database = server.create_database().await.unwrap();
         let client = server.connect(&database).await.unwrap();
-        client
-            .batch_execute("create table t (n int); insert into t values (1)")
-            .await
-            .unwrap();
+        client.batch_execute("create table t (n int); insert into t values (1)").await.unwrap();
         server.crash().await.unwrap();
         server.restart().await.unwrap();
         let client = server.connect(&database).await.unwrap();
-        assert_eq!(
-            client
-                .query_one("select n from t", &[])
-                .await
-                .unwrap()
-                .get::<_, i32>(0),
-            1
-        );
+        assert_eq!(client.query_one("select n from t", &[]).await.unwrap().get::<_, i32>(0), 1);
         let folder = server.socket_dir().to_owned();
         drop(server);
         assert!(!folder.exists());

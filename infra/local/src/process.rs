@@ -32,18 +32,12 @@ pub fn server_user() -> Result<Option<User>> {
     }
     let users = std::fs::read_to_string("/etc/passwd").context("read /etc/passwd")?;
     let find = |name: &str| {
-        let line = users
-            .lines()
-            .find(|line| line.split(':').next() == Some(name))?;
+        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
         let mut fields = line.split(':').skip(2);
-        Some(User {
-            uid: fields.next()?.parse().ok()?,
-            gid: fields.next()?.parse().ok()?,
-        })
+        Some(User { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
     };
     let user = find("postgres").or_else(|| find("nobody"));
-    user.map(Some)
-        .context("expected a user postgres or nobody to run Postgres as, found neither")
+    user.map(Some).context("expected a user postgres or nobody to run Postgres as, found neither")
 }
 
 /// A command that gets `signal` when the thread that starts it ends, and runs as `user`.
@@ -54,13 +48,7 @@ pub fn command(program: &Path, signal: &str, user: Option<User>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", signal]);
     if let Some(User { uid, gid }) = user {
-        command.args([
-            "--reuid",
-            &uid.to_string(),
-            "--regid",
-            &gid.to_string(),
-            "--clear-groups",
-        ]);
+        command.args(["--reuid", &uid.to_string(), "--regid", &gid.to_string(), "--clear-groups"]);
     }
     command.arg("--").arg(program);
     command
@@ -88,11 +76,7 @@ impl Process {
             .stderr(file)
             .spawn()
             .with_context(|| format!("start {name}"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-            log: log.to_owned(),
-        })
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
     /// Its process id.
@@ -116,10 +100,7 @@ impl Process {
     /// Sends a signal, by name.
     pub fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
-        let _ = Command::new("kill")
-            .args(["-s", signal, &id])
-            .stderr(Stdio::null())
-            .status();
+        let _ = Command::new("kill").args(["-s", signal, &id]).stderr(Stdio::null()).status();
     }
 
     /// Kills it outright (SIGKILL) and waits until it is gone.

@@ -38,12 +38,8 @@ pub struct Stack {
 /// When it was not built.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("find the running program")?;
-    let found = own
-        .ancestors()
-        .skip(1)
-        .take(3)
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file());
+    let found =
+        own.ancestors().skip(1).take(3).map(|folder| folder.join(name)).find(|path| path.is_file());
     found.with_context(|| {
         format!(
             "expected the program {name} beside {}, found none; run cargo build --workspace",
@@ -75,10 +71,7 @@ pub fn output_of(mut command: Command) -> Result<String> {
     let output = command.output().context("start a command")?;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
-        bail!(
-            "{command:?} failed:\n{printed}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        bail!("{command:?} failed:\n{printed}{}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(printed)
 }
@@ -89,35 +82,18 @@ pub fn output_of(mut command: Command) -> Result<String> {
 /// When a step fails.
 pub async fn prepare(postgres: &Postgres, relay: &Path) -> Result<()> {
     let root = postgres.connect("postgres").await?;
-    root.batch_execute(&format!("create database {SHOP_DATABASE}"))
-        .await?;
-    root.batch_execute(&format!("create database {READ_MODEL_DATABASE}"))
-        .await?;
-    postgres
-        .connect(SHOP_DATABASE)
-        .await?
-        .batch_execute(SHOP)
-        .await
-        .context("make the shop")?;
-    let mut init = relay_command(
-        relay,
-        &postgres.url(SHOP_DATABASE),
-        "",
-        "http://127.0.0.1:9",
-    );
+    root.batch_execute(&format!("create database {SHOP_DATABASE}")).await?;
+    root.batch_execute(&format!("create database {READ_MODEL_DATABASE}")).await?;
+    postgres.connect(SHOP_DATABASE).await?.batch_execute(SHOP).await.context("make the shop")?;
+    let mut init = relay_command(relay, &postgres.url(SHOP_DATABASE), "", "http://127.0.0.1:9");
     init.arg("init").env_remove("RELAY_TOPIC_ARN");
     output_of(init)?;
     let mut init = relay_command(relay, "", "", "http://127.0.0.1:9");
-    init.args(["init", "--read-model"])
-        .env_remove("RELAY_TOPIC_ARN")
-        .env_remove("DATABASE_URL");
+    init.args(["init", "--read-model"]).env_remove("RELAY_TOPIC_ARN").env_remove("DATABASE_URL");
     init.env("READ_MODEL_URL", postgres.url(READ_MODEL_DATABASE));
     output_of(init)?;
     let read_model = postgres.connect(READ_MODEL_DATABASE).await?;
-    read_model
-        .batch_execute(ORDER_SUMMARY)
-        .await
-        .context("make the read model")
+    read_model.batch_execute(ORDER_SUMMARY).await.context("make the read model")
 }
 
 impl Stack {
@@ -126,10 +102,8 @@ impl Stack {
     /// # Errors
     /// When a part does not start.
     pub async fn start(say: impl Fn(&str)) -> Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("relay-demo-")
-            .tempdir()
-            .context("make a folder")?;
+        let folder =
+            tempfile::Builder::new().prefix("relay-demo-").tempdir().context("make a folder")?;
         let (relay, function) = (binary("relay")?, binary("order_summary")?);
         say("Postgres, with wal_level = logical");
         let postgres = Postgres::start(&[("fsync", "on")]).await?;
@@ -138,12 +112,8 @@ impl Stack {
         say("MiniStack: SNS, SQS, Lambda, CloudFormation");
         let ministack = MiniStack::start(folder.path()).await?;
         say("infra/template.yaml, with the function order_summary");
-        let deployed = deploy(
-            &ministack,
-            &function,
-            &postgres.url(READ_MODEL_DATABASE),
-            folder.path(),
-        )?;
+        let deployed =
+            deploy(&ministack, &function, &postgres.url(READ_MODEL_DATABASE), folder.path())?;
         say("relay run");
         let mut run = relay_command(
             &relay,
@@ -154,13 +124,7 @@ impl Stack {
         run.arg("run");
         let mut relay = Process::start("relay run", run, &folder.path().join("relay.log"))?;
         relay.said("streaming", Duration::from_secs(20)).await?;
-        Ok(Self {
-            relay,
-            deployed,
-            ministack,
-            postgres,
-            folder,
-        })
+        Ok(Self { relay, deployed, ministack, postgres, folder })
     }
 
     /// A connection to the shop.

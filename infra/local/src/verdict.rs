@@ -35,12 +35,7 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for clause in &self.clauses {
-            writeln!(
-                f,
-                "  {}  {}",
-                if clause.holds { "yes" } else { "NO " },
-                clause.text
-            )?;
+            writeln!(f, "  {}  {}", if clause.holds { "yes" } else { "NO " }, clause.text)?;
             for example in &clause.examples {
                 writeln!(f, "         {example}")?;
             }
@@ -51,11 +46,7 @@ impl fmt::Display for Verdict {
 
 fn clause(text: String, broken: &[String]) -> Clause {
     let examples = broken.iter().take(3).cloned().collect();
-    Clause {
-        text,
-        holds: broken.is_empty(),
-        examples,
-    }
+    Clause { text, holds: broken.is_empty(), examples }
 }
 
 /// Judges the read model of `order_summary` by the shop it was made from.
@@ -64,38 +55,23 @@ fn clause(text: String, broken: &[String]) -> Clause {
 /// When a database cannot be read.
 pub async fn judge(shop: &Client, read_model: &Client) -> Result<Verdict> {
     for client in [shop, read_model] {
-        client
-            .batch_execute("set timezone = 'UTC'")
-            .await
-            .context("set the time zone")?;
+        client.batch_execute("set timezone = 'UTC'").await.context("set the time zone")?;
     }
-    let committed = ids(
-        shop,
-        "select event_id from relay.outbox where aggregate_type = 'order'",
-    )
-    .await?;
+    let committed =
+        ids(shop, "select event_id from relay.outbox where aggregate_type = 'order'").await?;
     let rolled_back = ids(shop, "select event_id from rolled_back").await?;
-    let applied = ids(
-        read_model,
-        "select event_id from relay.inbox where projection = 'order_summary'",
-    )
-    .await?;
+    let applied =
+        ids(read_model, "select event_id from relay.inbox where projection = 'order_summary'")
+            .await?;
     let mut clauses = vec![clause(
         format!(
             "there is something to judge: {} committed events, {} rolled back",
             committed.len(),
             rolled_back.len()
         ),
-        &if committed.is_empty() {
-            vec!["no event was committed".to_owned()]
-        } else {
-            Vec::new()
-        },
+        &if committed.is_empty() { vec!["no event was committed".to_owned()] } else { Vec::new() },
     )];
-    let missing: Vec<String> = committed
-        .difference(&applied)
-        .map(ToString::to_string)
-        .collect();
+    let missing: Vec<String> = committed.difference(&applied).map(ToString::to_string).collect();
     clauses.push(clause(
         format!(
             "every committed event had its effect: {} of {}, {} missing",
@@ -111,10 +87,7 @@ pub async fn judge(shop: &Client, read_model: &Client) -> Result<Verdict> {
         .map(ToString::to_string)
         .collect();
     clauses.push(clause(
-        format!(
-            "no event of a rolled-back transaction had one: {} found",
-            ghosts.len()
-        ),
+        format!("no event of a rolled-back transaction had one: {} found", ghosts.len()),
         &ghosts,
     ));
     clauses.push(rows(shop, read_model).await?);
@@ -123,10 +96,7 @@ pub async fn judge(shop: &Client, read_model: &Client) -> Result<Verdict> {
 }
 
 async fn ids(client: &Client, sql: &str) -> Result<HashSet<Uuid>> {
-    let rows = client
-        .query(sql, &[])
-        .await
-        .with_context(|| format!("ask: {sql}"))?;
+    let rows = client.query(sql, &[]).await.with_context(|| format!("ask: {sql}"))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
@@ -177,10 +147,7 @@ async fn rows(shop: &Client, read_model: &Client) -> Result<Clause> {
 }
 
 async fn texts(client: &Client, sql: &str) -> Result<BTreeMap<String, String>> {
-    let rows = client
-        .query(sql, &[])
-        .await
-        .context("read the rows to compare")?;
+    let rows = client.query(sql, &[]).await.context("read the rows to compare")?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
@@ -188,10 +155,7 @@ async fn texts(client: &Client, sql: &str) -> Result<BTreeMap<String, String>> {
 async fn order(read_model: &Client) -> Result<Clause> {
     let sql = "select aggregate_id, aggregate_version from relay.inbox
         where projection = 'order_summary' order by position";
-    let rows = read_model
-        .query(sql, &[])
-        .await
-        .context("read the order of effects")?;
+    let rows = read_model.query(sql, &[]).await.context("read the order of effects")?;
     let mut last: HashMap<String, i64> = HashMap::new();
     let mut wrong = Vec::new();
     for row in &rows {

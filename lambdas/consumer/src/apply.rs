@@ -25,10 +25,7 @@ pub(crate) struct Item<'a> {
 
 impl<'a> Item<'a> {
     pub(crate) fn candidate(&self) -> Candidate<'a> {
-        Candidate {
-            event: self.event,
-            group: self.record.group.as_deref(),
-        }
+        Candidate { event: self.event, group: self.record.group.as_deref() }
     }
 }
 
@@ -108,10 +105,7 @@ async fn work<H: Handler>(
         .map(|(item, _)| (item.event, item.record.sent_at))
         .collect();
     let mut new = inbox::record(tx, name, &arrived).await?;
-    let horizon = match items
-        .iter()
-        .any(|item| version::guarded(item.event, mode).is_none())
-    {
+    let horizon = match items.iter().any(|item| version::guarded(item.event, mode).is_none()) {
         true => inbox::horizon(tx).await?,
         false => None,
     };
@@ -127,9 +121,8 @@ async fn work<H: Handler>(
             }
             Verdict::Next if !new.remove(&item.event.event_id) => Outcome::Duplicate,
             Verdict::Next => {
-                let reason = park
-                    .map(str::to_owned)
-                    .or_else(|| forgotten(item.event, mode, horizon));
+                let reason =
+                    park.map(str::to_owned).or_else(|| forgotten(item.event, mode, horizon));
                 match reason {
                     Some(reason) => {
                         inbox::park(tx, name, item.event, item.record, &reason).await?;

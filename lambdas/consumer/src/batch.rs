@@ -45,10 +45,7 @@ pub(crate) struct Batch {
 impl Batch {
     /// Takes the records, and settles those that need no database.
     pub(crate) fn new(records: Vec<Record>) -> Self {
-        let mut batch = Self {
-            outcomes: vec![None; records.len()],
-            records,
-        };
+        let mut batch = Self { outcomes: vec![None; records.len()], records };
         for at in 0..batch.records.len() {
             if !batch.is_open(at) {
                 continue;
@@ -72,9 +69,7 @@ impl Batch {
 
     /// The records that are still to be done, in the queue's order.
     pub(crate) fn open(&self) -> Vec<usize> {
-        (0..self.records.len())
-            .filter(|at| self.outcomes[*at].is_none())
-            .collect()
+        (0..self.records.len()).filter(|at| self.outcomes[*at].is_none()).collect()
     }
 
     pub(crate) fn is_open(&self, at: usize) -> bool {
@@ -214,9 +209,6 @@ mod tests {
 
     #[test]
     fn an_empty_batch_is_an_empty_response() {
-        assert_eq!(
-            Batch::new(Vec::new()).finish().failed_ids(),
-            Some(Vec::new())
-        );
+        assert_eq!(Batch::new(Vec::new()).finish().failed_ids(), Some(Vec::new()));
     }
 }

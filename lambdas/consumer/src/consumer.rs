@@ -27,10 +27,7 @@ impl<H: Handler> Consumer<H> {
     /// Puts the two together; connects with the first delivery.
     #[must_use]
     pub fn new(handler: H, read_model: &Dsn) -> Self {
-        Self {
-            handler,
-            database: Database::new(read_model.clone()),
-        }
+        Self { handler, database: Database::new(read_model.clone()) }
     }
 
     /// Connects now rather than with the first delivery.
@@ -108,10 +105,8 @@ impl<H: Handler> Consumer<H> {
     /// Each event in a transaction of its own.
     async fn one_by_one(&mut self, batch: &mut Batch, open: &[usize]) -> Result<(), Error> {
         let mode = self.handler.mode();
-        let mut items: Vec<_> = open
-            .iter()
-            .filter_map(|at| item(batch, *at).map(|item| (*at, item)))
-            .collect();
+        let mut items: Vec<_> =
+            open.iter().filter_map(|at| item(batch, *at).map(|item| (*at, item))).collect();
         sort_within_aggregates(&mut items, |(_, item)| item.candidate(), mode);
         let order: Vec<usize> = items.into_iter().map(|(at, _)| at).collect();
         let mut done_any = false;
@@ -151,10 +146,7 @@ impl<H: Handler> Consumer<H> {
                 Ok(outcomes) => {
                     let outcome = outcomes.first().copied().unwrap_or(Outcome::Failed);
                     if outcome == Outcome::Parked {
-                        self.log(
-                            item,
-                            "parked: see relay.parked for the event and the reason",
-                        );
+                        self.log(item, "parked: see relay.parked for the event and the reason");
                     }
                     return Ok(outcome);
                 }
@@ -177,10 +169,7 @@ impl<H: Handler> Consumer<H> {
                     return Ok(Outcome::Failed);
                 }
                 Undone::Overtaken => {
-                    self.log(
-                        item,
-                        "to be retried: other hosts are working on its aggregate",
-                    );
+                    self.log(item, "to be retried: other hosts are working on its aggregate");
                     return Ok(Outcome::Failed);
                 }
             }

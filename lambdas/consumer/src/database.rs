@@ -37,11 +37,7 @@ impl Database {
     /// Knows where the read model is; connects with the first delivery.
     #[must_use]
     pub(crate) fn new(dsn: Dsn) -> Self {
-        Self {
-            dsn,
-            session: None,
-            kept_up: None,
-        }
+        Self { dsn, session: None, kept_up: None }
     }
 
     /// Connects now rather than with the first delivery.
@@ -68,11 +64,7 @@ impl Database {
     async fn open(&self, application_name: &str) -> Result<Session, Error> {
         let (client, driver) = self.dsn.connect(application_name).await?;
         tracing::debug!(read_model = %self.dsn, "connected");
-        let session = Session {
-            client,
-            statements: Statements::default(),
-            driver,
-        };
+        let session = Session { client, statements: Statements::default(), driver };
         session
             .client
             .batch_execute("select from relay.inbox, relay.progress, relay.parked, relay.inbox_horizon limit 0")
@@ -110,9 +102,7 @@ impl Session {
         match begun {
             Ok(Ok(transaction)) => Ok((transaction, &mut self.statements)),
             Ok(Err(error)) => Err(Error::Lost(error)),
-            Err(_) => Err(Error::Silent {
-                seconds: BEGIN_LIMIT.as_secs(),
-            }),
+            Err(_) => Err(Error::Silent { seconds: BEGIN_LIMIT.as_secs() }),
         }
     }
 }
@@ -143,8 +133,6 @@ async fn maintain(client: &Client) {
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database")
-            .field("dsn", &self.dsn)
-            .finish_non_exhaustive()
+        f.debug_struct("Database").field("dsn", &self.dsn).finish_non_exhaustive()
     }
 }

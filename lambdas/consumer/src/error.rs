@@ -108,11 +108,9 @@ pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
         return chain(error);
     };
     let mut line = format!("SQLSTATE {}", db.code().code());
-    for (what, name) in [
-        ("table", db.table()),
-        ("column", db.column()),
-        ("constraint", db.constraint()),
-    ] {
+    for (what, name) in
+        [("table", db.table()), ("column", db.column()), ("constraint", db.constraint())]
+    {
         if let Some(name) = name {
             let _ = write!(line, ", {what} {name}");
         }

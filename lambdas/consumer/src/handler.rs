@@ -88,11 +88,7 @@ pub struct Tx<'a> {
 
 impl<'a> Tx<'a> {
     pub(crate) fn new(transaction: &'a Transaction<'a>, statements: &'a mut Statements) -> Self {
-        Self {
-            transaction,
-            statements,
-            suspect: false,
-        }
+        Self { transaction, statements, suspect: false }
     }
 
     /// Runs a statement and returns how many rows it touched.

@@ -13,10 +13,7 @@ use uuid::Uuid;
 /// The day that an event's inbox row stands under: the event's own, so that a
 /// redelivery looks into the same partition however late it comes.
 pub(crate) fn day(event: &Event) -> Date {
-    v7_time(&event.event_id)
-        .unwrap_or(event.timestamp)
-        .to_offset(UtcOffset::UTC)
-        .date()
+    v7_time(&event.event_id).unwrap_or(event.timestamp).to_offset(UtcOffset::UTC).date()
 }
 
 fn v7_time(id: &Uuid) -> Option<OffsetDateTime> {
@@ -38,18 +35,10 @@ pub(crate) async fn record(
     }
     let ids: Vec<Uuid> = arrived.iter().map(|(event, _)| event.event_id).collect();
     let days: Vec<Date> = arrived.iter().map(|(event, _)| day(event)).collect();
-    let types: Vec<&str> = arrived
-        .iter()
-        .map(|(event, _)| event.aggregate_type.as_str())
-        .collect();
-    let keys: Vec<&str> = arrived
-        .iter()
-        .map(|(event, _)| event.aggregate_id.as_str())
-        .collect();
-    let versions: Vec<Option<i64>> = arrived
-        .iter()
-        .map(|(event, _)| event.aggregate_version)
-        .collect();
+    let types: Vec<&str> = arrived.iter().map(|(event, _)| event.aggregate_type.as_str()).collect();
+    let keys: Vec<&str> = arrived.iter().map(|(event, _)| event.aggregate_id.as_str()).collect();
+    let versions: Vec<Option<i64>> =
+        arrived.iter().map(|(event, _)| event.aggregate_version).collect();
     let sent: Vec<Option<OffsetDateTime>> = arrived.iter().map(|(_, sent_at)| *sent_at).collect();
     // Ordered by arrival: the identity column counts in the order of application.
     let rows = tx
@@ -75,12 +64,8 @@ pub(crate) async fn record(
 /// that has moved the horizon, and one that holds a row of ours waits for us.
 pub(crate) async fn horizon(tx: &mut Tx<'_>) -> Result<Option<Date>, tokio_postgres::Error> {
     // A fresh database remembers from -infinity on, which `Date` cannot say.
-    let row = tx
-        .query_first(
-            "select day from relay.inbox_horizon where isfinite(day)",
-            &[],
-        )
-        .await?;
+    let row =
+        tx.query_first("select day from relay.inbox_horizon where isfinite(day)", &[]).await?;
     Ok(row.map(|row| row.get(0)))
 }
 
@@ -128,18 +113,9 @@ mod tests {
     #[test]
     fn an_events_day_is_that_of_its_id_or_else_of_its_time_in_utc() {
         let late = "2026-01-15T23:30:00-02:00";
-        assert_eq!(
-            day_of("01930000-0000-7000-8000-000000000001", late),
-            "2024-11-06"
-        );
-        assert_eq!(
-            day_of("8f7dbb62-4ab5-4a34-9a51-1b9c3fc8b1ad", late),
-            "2026-01-16"
-        );
+        assert_eq!(day_of("01930000-0000-7000-8000-000000000001", late), "2024-11-06");
+        assert_eq!(day_of("8f7dbb62-4ab5-4a34-9a51-1b9c3fc8b1ad", late), "2026-01-16");
         // A version 7 id of a year that no calendar here has.
-        assert_eq!(
-            day_of("ffffffff-ffff-7fff-bfff-ffffffffffff", late),
-            "2026-01-16"
-        );
+        assert_eq!(day_of("ffffffff-ffff-7fff-bfff-ffffffffffff", late), "2026-01-16");
     }
 }

@@ -90,9 +90,7 @@ impl Record {
         let body = body.unwrap_or_default();
         Self {
             message_id: message_id.filter(|id| !id.is_empty()),
-            group: attribute("MessageGroupId")
-                .filter(|_| fifo)
-                .map(str::to_owned),
+            group: attribute("MessageGroupId").filter(|_| fifo).map(str::to_owned),
             sent_at: attribute("SentTimestamp").and_then(milliseconds),
             receive_count: attribute("ApproximateReceiveCount")
                 .and_then(|count| count.parse().ok())
@@ -121,9 +119,7 @@ fn read(body: &str) -> Content {
     let event = match Event::from_json(body) {
         Ok(event) => event,
         Err(error) => {
-            let cause = error
-                .source()
-                .and_then(<dyn std::error::Error>::downcast_ref);
+            let cause = error.source().and_then(<dyn std::error::Error>::downcast_ref);
             return Content::Malformed(malformed(body, cause));
         }
     };

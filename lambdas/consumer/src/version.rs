@@ -138,10 +138,7 @@ pub(crate) async fn lock(
             &[&projection, &types, &ids],
         )
         .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| ((row.get(0), row.get(1)), row.get(2)))
-        .collect())
+    Ok(rows.into_iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect())
 }
 
 /// Writes where each aggregate came to; false if another host was faster with one.
@@ -152,10 +149,8 @@ pub(crate) async fn advance(
     after: &Progress,
 ) -> Result<bool, tokio_postgres::Error> {
     let moved = |(key, version): &(&Key, &i64)| before.get(*key) != Some(*version);
-    let (known, new): (Vec<_>, Vec<_>) = after
-        .iter()
-        .filter(moved)
-        .partition(|(key, _)| before.contains_key(*key));
+    let (known, new): (Vec<_>, Vec<_>) =
+        after.iter().filter(moved).partition(|(key, _)| before.contains_key(*key));
     for (entries, sql) in [
         (
             known,
@@ -182,9 +177,7 @@ pub(crate) async fn advance(
         let types: Vec<&str> = entries.iter().map(|((kind, _), _)| kind.as_str()).collect();
         let ids: Vec<&str> = entries.iter().map(|((_, id), _)| id.as_str()).collect();
         let versions: Vec<i64> = entries.iter().map(|(_, version)| **version).collect();
-        let rows = tx
-            .execute(sql, &[&projection, &types, &ids, &versions])
-            .await?;
+        let rows = tx.execute(sql, &[&projection, &types, &ids, &versions]).await?;
         if usize::try_from(rows) != Ok(entries.len()) {
             return Ok(false);
         }
@@ -236,19 +229,12 @@ mod tests {
                 Verdict::Next,
             ]
         );
-        assert!(
-            judged(2, &versions, Mode::Once)
-                .iter()
-                .all(|v| *v == Verdict::Next)
-        );
+        assert!(judged(2, &versions, Mode::Once).iter().all(|v| *v == Verdict::Next));
     }
 
     #[test]
     fn the_highest_version_does_not_overflow() {
-        assert_eq!(
-            judged(i64::MAX, &[Some(i64::MAX)], Mode::Versioned),
-            [Verdict::Duplicate]
-        );
+        assert_eq!(judged(i64::MAX, &[Some(i64::MAX)], Mode::Versioned), [Verdict::Duplicate]);
     }
 
     proptest! {

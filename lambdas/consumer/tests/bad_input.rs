@@ -17,11 +17,7 @@ async fn a_body_that_is_no_event_fails_alone_and_on_fifo_with_the_rest_of_its_gr
             record("bad", "not an event", group(a)),
             event(a, 2),
             event(b, 1),
-            record(
-                "probe",
-                &sent("x", 1).kind(envelope::PROBE_EVENT_TYPE).body(),
-                group(b),
-            ),
+            record("probe", &sent("x", 1).kind(envelope::PROBE_EVENT_TYPE).body(), group(b)),
         ];
         let report = consumer.deliver(records).await.unwrap();
         let outcomes: Vec<Outcome> = report.outcomes.iter().map(|(_, o)| *o).collect();
@@ -33,18 +29,8 @@ async fn a_body_that_is_no_event_fails_alone_and_on_fifo_with_the_rest_of_its_gr
 async fn a_batch_without_events_needs_no_database() {
     let dsn = "postgres://nobody@127.0.0.1:1/none".parse().unwrap();
     let mut consumer = consumer::Consumer::new(crate::support::Recorder::default(), &dsn);
-    assert!(
-        consumer
-            .deliver(Vec::new())
-            .await
-            .unwrap()
-            .outcomes
-            .is_empty()
-    );
-    let report = consumer
-        .deliver(vec![record("bad", "", None)])
-        .await
-        .unwrap();
+    assert!(consumer.deliver(Vec::new()).await.unwrap().outcomes.is_empty());
+    let report = consumer.deliver(vec![record("bad", "", None)]).await.unwrap();
     assert_eq!(report.failed_ids(), Some(vec!["bad"]));
 }
 

@@ -7,11 +7,7 @@ use consumer::{Consumer, Error, Mode};
 #[tokio::test]
 async fn a_connection_killed_in_the_middle_of_a_batch_is_made_anew() {
     let read_model = ReadModel::start().await;
-    read_model
-        .client
-        .batch_execute("create sequence runs")
-        .await
-        .unwrap();
+    read_model.client.batch_execute("create sequence runs").await.unwrap();
     let mut consumer = read_model.consumer(Mode::Versioned);
     let batch = [sent("a", 1), sent("b", 1).kind("killed_once"), sent("a", 2)];
     assert_eq!(deliver(&mut consumer, &batch).await, [Applied; 3]);
@@ -23,10 +19,7 @@ async fn a_connection_killed_between_batches_is_made_anew() {
     let read_model = ReadModel::start().await;
     let mut consumer = read_model.consumer(Mode::Versioned);
     for version in 1..=5 {
-        assert_eq!(
-            deliver(&mut consumer, &[sent("a", version)]).await,
-            [Applied]
-        );
+        assert_eq!(deliver(&mut consumer, &[sent("a", version)]).await, [Applied]);
         let kill = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'recorder'";
         assert_eq!(read_model.client.query(kill, &[]).await.unwrap().len(), 1);
     }
@@ -63,12 +56,6 @@ async fn a_read_model_without_the_tables_says_what_to_run() {
     let empty = read_model.postgres.create_database().await.unwrap();
     let dsn = read_model.postgres.url(&empty).parse().unwrap();
     let mut consumer = Consumer::new(crate::support::Recorder::default(), &dsn);
-    let error = consumer
-        .deliver(vec![sent("a", 1).record()])
-        .await
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("relay init --read-model"),
-        "{error}"
-    );
+    let error = consumer.deliver(vec![sent("a", 1).record()]).await.unwrap_err();
+    assert!(error.to_string().contains("relay init --read-model"), "{error}");
 }

@@ -8,12 +8,7 @@ use std::collections::HashMap;
 #[tokio::test]
 async fn a_redelivery_is_a_no_op_with_and_without_versions() {
     let read_model = ReadModel::start().await;
-    let events = [
-        sent("a", 1),
-        sent("a", 2),
-        sent("b", 1),
-        sent("c", 9).unversioned(),
-    ];
+    let events = [sent("a", 1), sent("a", 2), sent("b", 1), sent("c", 9).unversioned()];
     let mut consumer = read_model.consumer(Mode::Versioned);
     assert_eq!(deliver(&mut consumer, &events).await, [Applied; 4]);
     assert_eq!(deliver(&mut consumer, &events).await, [Duplicate; 4]);
@@ -29,16 +24,9 @@ async fn a_redelivery_is_a_no_op_with_and_without_versions() {
 async fn an_event_twice_in_one_batch_has_one_effect() {
     let read_model = ReadModel::start().await;
     let mut consumer = read_model.consumer(Mode::Versioned);
-    let batch = [
-        sent("a", 1),
-        sent("a", 1),
-        sent("b", 1).unversioned(),
-        sent("b", 1).unversioned(),
-    ];
-    assert_eq!(
-        deliver(&mut consumer, &batch).await,
-        [Applied, Duplicate, Applied, Duplicate]
-    );
+    let batch =
+        [sent("a", 1), sent("a", 1), sent("b", 1).unversioned(), sent("b", 1).unversioned()];
+    assert_eq!(deliver(&mut consumer, &batch).await, [Applied, Duplicate, Applied, Duplicate]);
 }
 
 #[tokio::test]
@@ -48,18 +36,9 @@ async fn a_gap_is_retried_and_then_filled() {
     let first = [sent("a", 1), sent("b", 2), sent("a", 3)];
     assert_eq!(deliver(&mut consumer, &first).await, [Applied, Gap, Gap]);
     assert_eq!(read_model.count("relay.inbox").await, 1);
-    assert_eq!(
-        deliver(&mut consumer, &[sent("a", 3), sent("a", 2)]).await,
-        [Applied, Applied]
-    );
-    assert_eq!(
-        deliver(&mut consumer, &[sent("b", 1), sent("b", 2)]).await,
-        [Applied, Applied]
-    );
-    let expected = HashMap::from([
-        ("a".to_owned(), vec![1, 2, 3]),
-        ("b".to_owned(), vec![1, 2]),
-    ]);
+    assert_eq!(deliver(&mut consumer, &[sent("a", 3), sent("a", 2)]).await, [Applied, Applied]);
+    assert_eq!(deliver(&mut consumer, &[sent("b", 1), sent("b", 2)]).await, [Applied, Applied]);
+    let expected = HashMap::from([("a".to_owned(), vec![1, 2, 3]), ("b".to_owned(), vec![1, 2])]);
     assert_eq!(read_model.effects().await, expected);
 }
 
@@ -67,26 +46,16 @@ async fn a_gap_is_retried_and_then_filled() {
 async fn a_gap_stops_its_fifo_group_and_no_other() {
     let read_model = ReadModel::start().await;
     let mut consumer = read_model.consumer(Mode::Versioned);
-    let batch = [
-        sent("a", 2).fifo(),
-        sent("b", 1).fifo(),
-        sent("a", 1).fifo(),
-        sent("b", 2).fifo(),
-    ];
-    assert_eq!(
-        deliver(&mut consumer, &batch).await,
-        [Gap, Applied, HeldBack, Applied]
-    );
+    let batch =
+        [sent("a", 2).fifo(), sent("b", 1).fifo(), sent("a", 1).fifo(), sent("b", 2).fifo()];
+    assert_eq!(deliver(&mut consumer, &batch).await, [Gap, Applied, HeldBack, Applied]);
 }
 
 #[tokio::test]
 async fn without_versions_events_apply_in_any_order() {
     let read_model = ReadModel::start().await;
     let mut consumer = read_model.consumer(Mode::Once);
-    assert_eq!(
-        deliver(&mut consumer, &[sent("a", 3), sent("a", 1)]).await,
-        [Applied, Applied]
-    );
+    assert_eq!(deliver(&mut consumer, &[sent("a", 3), sent("a", 1)]).await, [Applied, Applied]);
     assert_eq!(read_model.effects().await["a"], [3, 1]);
     assert_eq!(read_model.count("relay.progress").await, 0);
 }
@@ -100,10 +69,7 @@ async fn the_inbox_numbers_events_in_the_order_of_their_effect() {
     let sql = "select array_agg(aggregate_version order by position), min(sent_at)::text from relay.inbox";
     let row = read_model.client.query_one(sql, &[]).await.unwrap();
     assert_eq!(row.get::<_, Vec<i64>>(0), (1..=10).collect::<Vec<_>>());
-    assert!(
-        row.get::<_, String>(1).contains(".123"),
-        "the queue's own time"
-    );
+    assert!(row.get::<_, String>(1).contains(".123"), "the queue's own time");
 }
 
 #[tokio::test]
@@ -117,27 +83,20 @@ async fn any_deliveries_end_where_clean_delivery_ends() {
         let aggregates: Vec<String> = (0..4).map(|n| format!("{case}-{n}")).collect();
         let mut queue: Vec<Sent> = Vec::new();
         for aggregate in &aggregates {
-            queue.extend((1..=6).map(|version| Sent {
-                fifo,
-                ..sent(aggregate, version)
-            }));
+            queue.extend((1..=6).map(|version| Sent { fifo, ..sent(aggregate, version) }));
         }
         random.shuffle(&mut queue);
         // On a FIFO queue each group is in order; here they are interleaved.
         if fifo {
             let mut next: HashMap<String, i64> = HashMap::new();
             for slot in &mut queue {
-                let version = next
-                    .entry(slot.aggregate_id.clone())
-                    .and_modify(|v| *v += 1)
-                    .or_insert(1);
+                let version =
+                    next.entry(slot.aggregate_id.clone()).and_modify(|v| *v += 1).or_insert(1);
                 *slot = sent(&slot.aggregate_id, *version).fifo();
             }
         }
         // Four hosts, any one of which may get the next batch: each with repeats.
-        let mut hosts: Vec<_> = (0..4)
-            .map(|_| read_model.consumer(Mode::Versioned))
-            .collect();
+        let mut hosts: Vec<_> = (0..4).map(|_| read_model.consumer(Mode::Versioned)).collect();
         for _ in 0..1000 {
             if queue.is_empty() {
                 break;
@@ -173,9 +132,8 @@ async fn any_deliveries_end_where_clean_delivery_ends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn concurrent_hosts_apply_each_event_once_and_in_order() {
     let read_model = ReadModel::start().await;
-    let all: Vec<Sent> = (0..6)
-        .flat_map(|n| (1..=5).map(move |v| sent(&format!("k{n}"), v)))
-        .collect();
+    let all: Vec<Sent> =
+        (0..6).flat_map(|n| (1..=5).map(move |v| sent(&format!("k{n}"), v))).collect();
     let hosts: Vec<_> = (0..4)
         .map(|host| {
             let mut consumer = read_model.consumer(Mode::Versioned);
@@ -192,8 +150,7 @@ async fn concurrent_hosts_apply_each_event_once_and_in_order() {
                         let outcomes = deliver(&mut consumer, batch).await;
                         let done = outcomes.into_iter().zip(batch);
                         left.extend(
-                            done.filter(|(o, _)| !o.is_done())
-                                .map(|(_, sent)| sent.clone()),
+                            done.filter(|(o, _)| !o.is_done()).map(|(_, sent)| sent.clone()),
                         );
                     }
                     own = left;

@@ -10,12 +10,7 @@ async fn a_poison_event_on_a_standard_queue_costs_only_itself_and_leaves_no_effe
     for (n, kind) in ["retry", "broken", "swallow"].into_iter().enumerate() {
         let mut consumer = read_model.consumer(Mode::Versioned);
         let (a, b, c) = (format!("a{n}"), format!("b{n}"), format!("c{n}"));
-        let batch = [
-            sent(&a, 1),
-            sent(&b, 1).kind(kind),
-            sent(&c, 1),
-            sent(&a, 2),
-        ];
+        let batch = [sent(&a, 1), sent(&b, 1).kind(kind), sent(&c, 1), sent(&a, 2)];
         assert_eq!(
             deliver(&mut consumer, &batch).await,
             [Applied, Failed, Applied, Applied],
@@ -23,11 +18,7 @@ async fn a_poison_event_on_a_standard_queue_costs_only_itself_and_leaves_no_effe
         );
         assert!(!read_model.effects().await.contains_key(&b), "{kind}");
         // Mended, it applies.
-        assert_eq!(
-            deliver(&mut consumer, &[sent(&b, 1)]).await,
-            [Applied],
-            "{kind}"
-        );
+        assert_eq!(deliver(&mut consumer, &[sent(&b, 1)]).await, [Applied], "{kind}");
     }
 }
 
@@ -54,10 +45,7 @@ async fn a_rejected_event_is_parked_whole_without_effect_and_the_rest_goes_on() 
     let mut consumer = read_model.consumer(Mode::Versioned);
     let rejected = sent("a", 2).kind("reject");
     let batch = [sent("a", 1), rejected.clone(), sent("a", 3), sent("b", 1)];
-    assert_eq!(
-        deliver(&mut consumer, &batch).await,
-        [Applied, Parked, Applied, Applied]
-    );
+    assert_eq!(deliver(&mut consumer, &batch).await, [Applied, Parked, Applied, Applied]);
     assert_eq!(deliver(&mut consumer, &batch).await, [Duplicate; 4]);
     assert_eq!(read_model.effects().await["a"], [1, 3]);
     let sql = "select projection, event_id::text, reason, body from relay.parked";
@@ -74,10 +62,7 @@ async fn data_of_another_shape_is_parked() {
     let mut consumer = read_model.consumer(Mode::Once);
     let mut odd = sent("a", 1).kind("typed");
     odd.data = r#""\u0000""#.to_owned();
-    assert_eq!(
-        deliver(&mut consumer, &[odd, sent("b", 1).kind("typed")]).await,
-        [Parked, Applied]
-    );
+    assert_eq!(deliver(&mut consumer, &[odd, sent("b", 1).kind("typed")]).await, [Parked, Applied]);
 }
 
 #[tokio::test]

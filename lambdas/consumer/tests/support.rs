@@ -20,10 +20,8 @@ impl ReadModel {
         let database = postgres.create_database().await.unwrap();
         let client = postgres.connect(&database).await.unwrap();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sql/read_model");
-        let mut files: Vec<_> = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
+        let mut files: Vec<_> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
         for file in files {
             let sql = std::fs::read_to_string(file).unwrap();
@@ -32,11 +30,7 @@ impl ReadModel {
         let own = "create table effects (place bigint generated always as identity,
             aggregate_id text, event_id uuid, version bigint, data text)";
         client.batch_execute(own).await.unwrap();
-        Self {
-            postgres,
-            database,
-            client,
-        }
+        Self { postgres, database, client }
     }
 
     pub(crate) fn dsn(&self) -> Dsn {
@@ -83,11 +77,7 @@ impl Handler for Recorder {
             "insert into effects (aggregate_id, event_id, version, data) values ($1, $2, $3, $4)";
         let data = event.data.get();
         let version = event.aggregate_version;
-        tx.execute(
-            sql,
-            &[&event.aggregate_id, &event.event_id, &version, &data],
-        )
-        .await?;
+        tx.execute(sql, &[&event.aggregate_id, &event.event_id, &version, &data]).await?;
         match event.event_type.as_str() {
             "retry" => Err(HandlerError::Retry("not now".to_owned())),
             "reject" => Err(HandlerError::Reject("never".to_owned())),
@@ -105,8 +95,7 @@ impl Handler for Recorder {
                 // A sequence counts outside of transactions: the second run passes.
                 let row = tx.query_first("select nextval('runs')", &[]).await?;
                 if row.unwrap().get::<_, i64>(0) == 1 {
-                    tx.query("select pg_terminate_backend(pg_backend_pid())", &[])
-                        .await?;
+                    tx.query("select pg_terminate_backend(pg_backend_pid())", &[]).await?;
                 }
                 Ok(())
             }
@@ -141,9 +130,9 @@ pub(crate) fn sent(aggregate_id: &str, version: i64) -> Sent {
 
 /// The same aggregate and version is the same event. Version 4: its day is the timestamp's.
 fn uuid_of(aggregate_id: &str, version: i64) -> String {
-    let key = aggregate_id.bytes().fold(7_u64, |hash, b| {
-        hash.wrapping_mul(31).wrapping_add(u64::from(b))
-    });
+    let key = aggregate_id
+        .bytes()
+        .fold(7_u64, |hash, b| hash.wrapping_mul(31).wrapping_add(u64::from(b)));
     format!("{:08x}-0000-4000-8000-{version:012x}", key & 0xffff_ffff)
 }
 
@@ -157,21 +146,11 @@ impl Sent {
     }
 
     pub(crate) fn unversioned(self) -> Self {
-        Self {
-            version: None,
-            ..self
-        }
+        Self { version: None, ..self }
     }
 
     pub(crate) fn body(&self) -> String {
-        let Self {
-            event_id,
-            kind,
-            aggregate_id,
-            data,
-            timestamp,
-            ..
-        } = self;
+        let Self { event_id, kind, aggregate_id, data, timestamp, .. } = self;
         let version = self.version.map_or("null".to_owned(), |v| v.to_string());
         format!(
             r#"{{"event_id":"{event_id}","event_type":"{kind}","timestamp":"{timestamp}","aggregate_type":"thing","aggregate_id":"{aggregate_id}","aggregate_version":{version},"data":{data}}}"#
@@ -180,11 +159,7 @@ impl Sent {
 
     pub(crate) fn record(&self) -> Record {
         let id = format!("{}/{:?}", self.aggregate_id, self.version);
-        record(
-            &id,
-            &self.body(),
-            self.fifo.then_some(self.aggregate_id.as_str()),
-        )
+        record(&id, &self.body(), self.fifo.then_some(self.aggregate_id.as_str()))
     }
 }
 
@@ -194,12 +169,7 @@ pub(crate) fn record(message_id: &str, body: &str, group: Option<&str>) -> Recor
         "SentTimestamp" => Some("1768473000123"),
         _ => None,
     };
-    Record::new(
-        Some(message_id.to_owned()),
-        Some(body.to_owned()),
-        group.is_some(),
-        attribute,
-    )
+    Record::new(Some(message_id.to_owned()), Some(body.to_owned()), group.is_some(), attribute)
 }
 
 /// Delivers, and returns the outcomes in order.
@@ -209,9 +179,5 @@ pub(crate) async fn deliver<'a, H: Handler>(
 ) -> Vec<Outcome> {
     let records = sent.into_iter().map(Sent::record).collect();
     let report = consumer.deliver(records).await.unwrap();
-    report
-        .outcomes
-        .into_iter()
-        .map(|(_, outcome)| outcome)
-        .collect()
+    report.outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }

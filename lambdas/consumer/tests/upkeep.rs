@@ -14,12 +14,7 @@ async fn past(read_model: &ReadModel) {
 #[tokio::test]
 async fn coming_days_have_partitions_and_a_second_run_does_nothing() {
     let read_model = ReadModel::start().await;
-    assert_eq!(
-        read_model
-            .count("pg_inherits where inhparent = 'relay.inbox'::regclass")
-            .await,
-        9
-    );
+    assert_eq!(read_model.count("pg_inherits where inhparent = 'relay.inbox'::regclass").await, 9);
     assert_eq!(read_model.count("relay.maintain_inbox()").await, 0);
     assert_eq!(read_model.count("relay.maintain_inbox(10)").await, 3);
 }
@@ -27,22 +22,11 @@ async fn coming_days_have_partitions_and_a_second_run_does_nothing() {
 #[tokio::test]
 async fn two_that_maintain_at_once_do_not_get_in_each_others_way() {
     let mut read_model = ReadModel::start().await;
-    let mut other = read_model
-        .postgres
-        .connect(&read_model.database)
-        .await
-        .unwrap();
+    let mut other = read_model.postgres.connect(&read_model.database).await.unwrap();
     let first = other.transaction().await.unwrap();
-    let made = first
-        .query("select relay.maintain_inbox(12)", &[])
-        .await
-        .unwrap();
+    let made = first.query("select relay.maintain_inbox(12)", &[]).await.unwrap();
     assert_eq!(made.len(), 5);
-    assert_eq!(
-        read_model.count("relay.maintain_inbox(20)").await,
-        0,
-        "the other is at it"
-    );
+    assert_eq!(read_model.count("relay.maintain_inbox(20)").await, 0, "the other is at it");
     first.commit().await.unwrap();
     assert_eq!(read_model.count("relay.maintain_inbox(20)").await, 8);
     read_model.postgres.stop().await.unwrap();
@@ -56,31 +40,16 @@ async fn an_event_of_a_forgotten_day_is_parked_unless_its_version_tells() {
     consumer.connect().await.unwrap();
     past(&read_model).await;
     let (plain, versioned) = (sent("a", 1).unversioned(), sent("b", 1));
-    assert_eq!(
-        deliver(&mut consumer, [&plain, &versioned]).await,
-        [Applied; 2]
-    );
+    assert_eq!(deliver(&mut consumer, [&plain, &versioned]).await, [Applied; 2]);
     assert_eq!(read_model.count("relay.maintain_inbox()").await, 1);
-    assert_eq!(
-        read_model
-            .count("relay.inbox where aggregate_id <> 'c'")
-            .await,
-        0
-    );
+    assert_eq!(read_model.count("relay.inbox where aggregate_id <> 'c'").await, 0);
 
     // Redelivered after its day was dropped, the one without a version could be new or old.
     let batch = [&plain, &versioned, &sent("b", 2)];
-    assert_eq!(
-        deliver(&mut consumer, batch).await,
-        [Parked, Duplicate, Applied]
-    );
+    assert_eq!(deliver(&mut consumer, batch).await, [Parked, Duplicate, Applied]);
     assert_eq!(deliver(&mut consumer, batch).await, [Duplicate; 3]);
     assert_eq!(read_model.effects().await["a"], [0]);
-    let reason = read_model
-        .client
-        .query_one("select reason from relay.parked", &[])
-        .await
-        .unwrap();
+    let reason = read_model.client.query_one("select reason from relay.parked", &[]).await.unwrap();
     assert!(reason.get::<_, String>(0).contains("2026-01-15"));
 }
 

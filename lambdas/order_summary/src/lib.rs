@@ -34,10 +34,7 @@ impl Handler for OrderSummary {
             "order.shipped" => reached(event, tx, "shipped").await,
             "order.cancelled" => reached(event, tx, "cancelled").await,
             unknown => {
-                tracing::debug!(
-                    event_type = unknown,
-                    "passed over: no event of an order's life"
-                );
+                tracing::debug!(event_type = unknown, "passed over: no event of an order's life");
                 Ok(())
             }
         }
@@ -46,42 +43,24 @@ impl Handler for OrderSummary {
 
 fn data<T: DeserializeOwned>(event: &Event) -> Result<T, HandlerError> {
     event.data().map_err(|e| {
-        HandlerError::Reject(format!(
-            "the data of {} cannot be read: {e}",
-            event.event_type
-        ))
+        HandlerError::Reject(format!("the data of {} cannot be read: {e}", event.event_type))
     })
 }
 
 async fn created(event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
-    let Created {
-        customer_id,
-        currency,
-    } = data(event)?;
+    let Created { customer_id, currency } = data(event)?;
     let sql =
         "insert into order_summary (order_id, customer_id, currency, status, created_at, version)
         values ($1, $2, $3, 'created', $4, $5)";
     let version = event.aggregate_version.unwrap_or(1);
-    tx.execute(
-        sql,
-        &[
-            &event.aggregate_id,
-            &customer_id,
-            &currency,
-            &event.timestamp,
-            &version,
-        ],
-    )
-    .await
-    .map_err(refused)?;
+    tx.execute(sql, &[&event.aggregate_id, &customer_id, &currency, &event.timestamp, &version])
+        .await
+        .map_err(refused)?;
     Ok(())
 }
 
 async fn item_added(event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
-    let ItemAdded {
-        quantity,
-        unit_price,
-    } = data(event)?;
+    let ItemAdded { quantity, unit_price } = data(event)?;
     if quantity < 1 || !is_decimal(&unit_price) {
         return Err(HandlerError::Reject(
             "expected a quantity of 1 or more and a unit_price such as \"12.50\" in order.item_added".to_owned(),
@@ -91,10 +70,7 @@ async fn item_added(event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> 
         total = total + $2 * $3::text::numeric, version = $4 where order_id = $1";
     let version = event.aggregate_version.unwrap_or(1);
     let rows = tx
-        .execute(
-            sql,
-            &[&event.aggregate_id, &quantity, &unit_price, &version],
-        )
+        .execute(sql, &[&event.aggregate_id, &quantity, &unit_price, &version])
         .await
         .map_err(refused)?;
     existing(rows)
@@ -108,10 +84,7 @@ async fn reached(event: &Event, tx: &mut Tx<'_>, status: &str) -> Result<(), Han
         where order_id = $1";
     let version = event.aggregate_version.unwrap_or(1);
     let rows = tx
-        .execute(
-            sql,
-            &[&event.aggregate_id, &status, &version, &event.timestamp],
-        )
+        .execute(sql, &[&event.aggregate_id, &status, &version, &event.timestamp])
         .await
         .map_err(refused)?;
     existing(rows)
@@ -123,9 +96,7 @@ fn existing(rows: u64) -> Result<(), HandlerError> {
     if rows == 1 {
         return Ok(());
     }
-    Err(HandlerError::Reject(
-        "expected the order to be there, found none".to_owned(),
-    ))
+    Err(HandlerError::Reject("expected the order to be there, found none".to_owned()))
 }
 
 /// Postgres says in class 22 that the data itself is at fault (a NUL in a text, a
@@ -151,11 +122,7 @@ fn is_decimal(text: &str) -> bool {
 pub fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .json()
-        .with_env_filter(filter)
-        .with_target(false)
-        .init();
+    tracing_subscriber::fmt().json().with_env_filter(filter).with_target(false).init();
 }
 
 #[cfg(test)]

@@ -26,14 +26,6 @@ async fn main() -> anyhow::Result<()> {
             _ = tokio::signal::ctrl_c() => {}
         }
     };
-    poll::run(
-        OrderSummary,
-        &read_model,
-        &poll::client().await,
-        &queue_url,
-        workers,
-        stop,
-    )
-    .await;
+    poll::run(OrderSummary, &read_model, &poll::client().await, &queue_url, workers, stop).await;
     Ok(())
 }

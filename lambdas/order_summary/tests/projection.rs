@@ -10,11 +10,7 @@ async fn deliver(read_model: &ReadModel, bodies: Vec<String>) -> Vec<Outcome> {
     let record = |body| Record::new(Some("m".to_owned()), Some(body), false, |_| None);
     let records = bodies.into_iter().map(record).collect();
     let report = consumer.deliver(records).await.unwrap();
-    report
-        .outcomes
-        .into_iter()
-        .map(|(_, outcome)| outcome)
-        .collect()
+    report.outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 fn created() -> Value {
@@ -33,13 +29,8 @@ async fn an_orders_life_is_one_row_with_exact_sums_and_the_events_own_times() {
         ("order.paid", json!({ "amount": "1.00" })),
         ("order.shipped", json!({ "carrier": "post" })),
     ];
-    let bodies = (1..)
-        .zip(&life)
-        .map(|(version, (kind, data))| body(1, version, kind, data));
-    assert_eq!(
-        deliver(&read_model, bodies.collect()).await,
-        [Outcome::Applied; 6]
-    );
+    let bodies = (1..).zip(&life).map(|(version, (kind, data))| body(1, version, kind, data));
+    assert_eq!(deliver(&read_model, bodies.collect()).await, [Outcome::Applied; 6]);
     let sql = "select total::text from order_summary";
     let total: String = read_model.client.query_one(sql, &[]).await.unwrap().get(0);
     assert_eq!(total, "200000000000000000000.28");
@@ -51,17 +42,9 @@ async fn an_orders_life_is_one_row_with_exact_sums_and_the_events_own_times() {
     assert_eq!(row["shipped_at"], "2026-01-15T10:30:06+00:00");
     assert_eq!(row["cancelled_at"], Value::Null);
 
-    let cancelled = body(
-        2,
-        2,
-        "order.cancelled",
-        &json!({ "reason": "no longer wanted" }),
-    );
-    let outcomes = deliver(
-        &read_model,
-        vec![body(2, 1, "order.created", &created()), cancelled],
-    )
-    .await;
+    let cancelled = body(2, 2, "order.cancelled", &json!({ "reason": "no longer wanted" }));
+    let outcomes =
+        deliver(&read_model, vec![body(2, 1, "order.created", &created()), cancelled]).await;
     assert_eq!(outcomes, [Outcome::Applied; 2]);
     assert_eq!(read_model.row("o-2").await["status"], "cancelled");
 }
@@ -76,10 +59,7 @@ async fn data_that_can_never_be_applied_is_parked_and_the_order_goes_on() {
         ("order.item_added", item(json!(0), "1")),
         ("order.item_added", item(json!(1.5), "1")),
         ("order.item_added", item(json!("1"), "1")),
-        (
-            "order.item_added",
-            json!({ "sku": "s", "quantity": 1, "unit_price": 12.5 }),
-        ),
+        ("order.item_added", json!({ "sku": "s", "quantity": 1, "unit_price": 12.5 })),
         ("order.item_added", item(json!(i64::MAX), "1")),
         ("order.item_added", json!(null)),
     ];
@@ -87,11 +67,7 @@ async fn data_that_can_never_be_applied_is_parked_and_the_order_goes_on() {
         body(1, 1, "order.created", &created()),
         body(1, 2, "order.item_added", &item(json!(1), "2.50")),
     ];
-    bodies.extend(
-        (3..)
-            .zip(&bad)
-            .map(|(version, (kind, data))| body(1, version, kind, data)),
-    );
+    bodies.extend((3..).zip(&bad).map(|(version, (kind, data))| body(1, version, kind, data)));
     bodies.push(body(1, 11, "order.paid", &json!({ "amount": "2.50" })));
     let mut expected = vec![Outcome::Applied; 2];
     expected.extend([Outcome::Parked; 8]);

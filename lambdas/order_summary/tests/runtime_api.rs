@@ -26,10 +26,7 @@ async fn next(State(api): State<Arc<RuntimeApi>>) -> (HeaderMap, String) {
     let headers = [
         ("lambda-runtime-aws-request-id", "r-1"),
         ("lambda-runtime-deadline-ms", "4102444800000"),
-        (
-            "lambda-runtime-invoked-function-arn",
-            "arn:aws:lambda:eu-west-1:000000000000:function:f",
-        ),
+        ("lambda-runtime-invoked-function-arn", "arn:aws:lambda:eu-west-1:000000000000:function:f"),
     ];
     let headers = headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
     (HeaderMap::from_iter(headers), invocation.to_string())
@@ -56,10 +53,7 @@ impl Function {
     async fn start(read_model_url: &str) -> Self {
         let (invocations, to_hand_out) = mpsc::channel(8);
         let (collected, answers) = mpsc::channel(8);
-        let api = Arc::new(RuntimeApi {
-            invocations: Mutex::new(to_hand_out),
-            answers: collected,
-        });
+        let api = Arc::new(RuntimeApi { invocations: Mutex::new(to_hand_out), answers: collected });
         let routes = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
             .route("/2018-06-01/runtime/invocation/{id}/{kind}", post(answer))
@@ -79,11 +73,7 @@ impl Function {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        Self {
-            invocations,
-            answers,
-            _process: process,
-        }
+        Self { invocations, answers, _process: process }
     }
 
     async fn invoke(&mut self, invocation: Value) -> (String, Value) {
@@ -112,22 +102,13 @@ fn event(messages: &[(&str, String)]) -> Value {
 async fn the_function_applies_batches_and_names_what_goes_back() {
     let read_model = ReadModel::start().await;
     let mut function = Function::start(&read_model.url()).await;
-    let created = body(
-        1,
-        1,
-        "order.created",
-        &json!({ "customer_id": "c", "currency": "EUR" }),
-    );
+    let created = body(1, 1, "order.created", &json!({ "customer_id": "c", "currency": "EUR" }));
     let paid = |version| body(1, version, "order.paid", &json!({ "amount": "1" }));
 
     let none_failed = ("response".to_owned(), json!({ "batchItemFailures": [] }));
     assert_eq!(function.invoke(event(&[])).await, none_failed);
     assert_eq!(function.invoke(json!({})).await, none_failed);
-    let batch = event(&[
-        ("m1", created.clone()),
-        ("m2", "no event".to_owned()),
-        ("m3", paid(2)),
-    ]);
+    let batch = event(&[("m1", created.clone()), ("m2", "no event".to_owned()), ("m3", paid(2))]);
     let (kind, response) = function.invoke(batch).await;
     let failed =
         json!({ "batchItemFailures": [{ "itemIdentifier": "m2" }, { "itemIdentifier": "m3" }] });
@@ -142,12 +123,8 @@ async fn the_function_applies_batches_and_names_what_goes_back() {
 #[tokio::test]
 async fn a_read_model_that_cannot_be_reached_is_an_error_for_the_whole_batch() {
     let mut function = Function::start("postgres://nobody:secret@127.0.0.1:1/none").await;
-    let (kind, error) = function
-        .invoke(event(&[("m1", body(1, 1, "order.paid", &json!({})))]))
-        .await;
-    assert_eq!(
-        (kind.as_str(), &error["errorType"]),
-        ("error", &json!("Unreachable"))
-    );
+    let (kind, error) =
+        function.invoke(event(&[("m1", body(1, 1, "order.paid", &json!({})))])).await;
+    assert_eq!((kind.as_str(), &error["errorType"]), ("error", &json!("Unreachable")));
     assert!(!error.to_string().contains("secret"));
 }

@@ -25,11 +25,7 @@ impl ReadModel {
             let sql = std::fs::read_to_string(file).unwrap();
             client.batch_execute(&sql).await.unwrap();
         }
-        Self {
-            postgres,
-            database,
-            client,
-        }
+        Self { postgres, database, client }
     }
 
     pub(crate) fn url(&self) -> String {

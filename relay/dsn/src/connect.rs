@@ -12,7 +12,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 impl Dsn {
     /// Opens an ordinary connection for SQL; the task drives it and ends with it.
     ///
-    /// `application_name` is what `pg_stat_activity` shows, unless the string names one.
+    /// Each host has the time that `connect_timeout` gives, so that one that does not
+    /// answer leaves the next its turn. `application_name` is what `pg_stat_activity` shows, unless the string names one.
     ///
     /// # Errors
     /// When the server cannot be reached or refuses the login.
@@ -21,16 +22,14 @@ impl Dsn {
         if config.get_application_name().is_none() {
             config.application_name(application_name);
         }
-        let limit = config
-            .get_connect_timeout()
-            .copied()
-            .unwrap_or(CONNECT_TIMEOUT);
+        let limit = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
+        config.connect_timeout(limit);
+        // That bounds the socket alone; a server that accepts and then says nothing is bounded here.
+        let hosts = u32::try_from(config.get_hosts().len()).unwrap_or(u32::MAX);
+        let limit = limit.saturating_mul(hosts);
         tokio::time::timeout(limit, self.open(&config))
             .await
-            .map_err(|_| Error::TimeOut {
-                dsn: self.to_string(),
-                seconds: limit.as_secs(),
-            })?
+            .map_err(|_| Error::TimeOut { dsn: self.to_string(), seconds: limit.as_secs() })?
     }
 
     async fn open(

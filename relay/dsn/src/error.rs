@@ -1,5 +1,7 @@
 //! What can be wrong with a connection string or a connection.
 
+use crate::Dsn;
+use std::io;
 use std::path::PathBuf;
 use tokio_postgres::error::SqlState;
 
@@ -11,7 +13,7 @@ pub enum Error {
     #[error(
         "expected a connection string such as postgres://USER:PASSWORD@HOST:5432/DATABASE, found one that cannot be read"
     )]
-    Syntax(#[source] tokio_postgres::Error),
+    Syntax(#[source] Malformed),
     /// No host is named.
     #[error(
         "expected a host in the connection string, found none; write postgres://USER@HOST:5432/DATABASE"
@@ -26,6 +28,14 @@ pub enum Error {
         expected: &'static str,
         /// What it is.
         found: String,
+    },
+    /// A setting of libpq that is not known here.
+    #[error("expected no {setting} in the connection string: {what} not supported yet")]
+    Unsupported {
+        /// The setting's name.
+        setting: &'static str,
+        /// What it is for.
+        what: &'static str,
     },
     /// TLS is switched off for a host that is not local.
     #[error(
@@ -42,7 +52,7 @@ pub enum Error {
         path: PathBuf,
         /// Why not.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// No certificate authority is known.
     #[error(
@@ -62,6 +72,26 @@ pub enum Error {
         /// How long was waited.
         seconds: u64,
     },
+    /// Nothing answers there, or the host's name is not known.
+    #[error("cannot reach {dsn}; check that the server runs, and the host and the port")]
+    Unreachable {
+        /// The server, without the password.
+        dsn: String,
+        /// Why.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// The server has no TLS, or its certificate is not trusted.
+    #[error(
+        "no TLS with {dsn}; check that the server has TLS on and that its certificate names this host, and name its CA with sslrootcert if it is not among the system's"
+    )]
+    Handshake {
+        /// The server, without the password.
+        dsn: String,
+        /// Why.
+        #[source]
+        source: tokio_postgres::Error,
+    },
     /// The password is wrong or missing.
     #[error(
         "{dsn} refused the login of {user}: {message}; check the user and the password in the connection string"
@@ -74,6 +104,16 @@ pub enum Error {
         /// The server's words.
         message: String,
     },
+    /// The database does not exist.
+    #[error(
+        "{dsn} has no database {database:?}; create it, or name another at the end of the connection string"
+    )]
+    NoDatabase {
+        /// The server, without the password.
+        dsn: String,
+        /// The database.
+        database: String,
+    },
     /// The connection failed in another way.
     #[error("cannot connect to {dsn}{}", said(source))]
     Connect {
@@ -85,35 +125,82 @@ pub enum Error {
     },
 }
 
+/// What makes a connection string unreadable. It repeats nothing but a setting's name.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Malformed {
+    /// It is neither of the two forms.
+    #[error("it is neither a URL nor a row of name=value pairs")]
+    Shape,
+    /// It is a URL of something else.
+    #[error("a URL of Postgres begins with postgres:// or postgresql://")]
+    Scheme,
+    /// It has an `@` too many.
+    #[error("an @ in the user or in the password is written %40")]
+    At,
+    /// A setting is not known.
+    #[error("the setting {name} is not known")]
+    Unknown {
+        /// Its name.
+        name: String,
+    },
+    /// A setting has a value that it cannot have.
+    #[error("the value of {name} cannot be read")]
+    Value {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Malformed {
+    /// What tokio-postgres found, without its words: they repeat parts of the string.
+    pub(crate) fn of(error: &tokio_postgres::Error) -> Self {
+        let said = std::error::Error::source(error).map(ToString::to_string);
+        let said = said.unwrap_or_default();
+        let name = said.split('`').nth(1).unwrap_or_default().to_owned();
+        let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        match is_name {
+            true if said.starts_with("unknown option") => Self::Unknown { name },
+            true if said.starts_with("invalid value") => Self::Value { name },
+            _ => Self::Shape,
+        }
+    }
+}
+
 /// The server's own words, where it said something.
 fn said(source: &tokio_postgres::Error) -> String {
-    source
-        .as_db_error()
-        .map(|e| format!(": {}", e.message()))
-        .unwrap_or_default()
+    source.as_db_error().map(|e| format!(": {}", e.message())).unwrap_or_default()
 }
 
 impl Error {
-    pub(crate) fn connect(dsn: &crate::Dsn, source: tokio_postgres::Error) -> Self {
-        let refused = [
-            SqlState::INVALID_PASSWORD,
-            SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
-        ];
-        match source.as_db_error() {
-            Some(error) if refused.contains(error.code()) => Self::Login {
-                dsn: dsn.to_string(),
-                user: dsn.user().to_owned(),
-                message: error.message().to_owned(),
-            },
-            _ if source.to_string().contains("password") => Self::Login {
-                dsn: dsn.to_string(),
-                user: dsn.user().to_owned(),
-                message: "a password is needed, and the connection string has none".to_owned(),
-            },
-            _ => Self::Connect {
-                dsn: dsn.to_string(),
-                source,
-            },
+    pub(crate) fn connect(dsn: &Dsn, source: tokio_postgres::Error) -> Self {
+        let login = |message: &str| Self::Login {
+            dsn: dsn.to_string(),
+            user: dsn.user().to_owned(),
+            message: message.to_owned(),
+        };
+        let place = dsn.to_string();
+        if let Some(error) = source.as_db_error() {
+            return match error.code() {
+                &SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+                    login(error.message())
+                }
+                &SqlState::INVALID_CATALOG_NAME => {
+                    Self::NoDatabase { dsn: place, database: dsn.database().to_owned() }
+                }
+                _ => Self::Connect { dsn: place, source },
+            };
+        }
+        // tokio-postgres keeps the kind of its error to itself: its words tell, and
+        // `each_failure_has_its_own_error` notices when they change.
+        let cause = std::error::Error::source(&source).map(ToString::to_string);
+        match (source.to_string().as_str(), cause.as_deref()) {
+            (_, Some("password missing")) => {
+                login("a password is needed, and the connection string has none")
+            }
+            ("error performing TLS handshake", _) => Self::Handshake { dsn: place, source },
+            ("error connecting to server", _) => Self::Unreachable { dsn: place, source },
+            _ => Self::Connect { dsn: place, source },
         }
     }
 
@@ -121,18 +208,42 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::TimeOut { .. } => true,
-            Self::Connect { source, .. } => {
-                !matches!(source.code(), Some(&SqlState::INVALID_CATALOG_NAME))
-            }
+            // A certificate is renewed and a name comes to be known on the other side.
+            Self::TimeOut { .. }
+            | Self::Unreachable { .. }
+            | Self::Handshake { .. }
+            | Self::Connect { .. } => true,
             Self::Syntax(_)
             | Self::NoHost
             | Self::Setting { .. }
+            | Self::Unsupported { .. }
             | Self::PlainToRemote { .. }
             | Self::RootFile { .. }
             | Self::NoRoots
             | Self::Tls(_)
-            | Self::Login { .. } => false,
+            | Self::Login { .. }
+            | Self::NoDatabase { .. } => false,
+        }
+    }
+
+    /// Whether the connection string itself is wrong, so that no server was asked.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Syntax(_)
+            | Self::NoHost
+            | Self::Setting { .. }
+            | Self::Unsupported { .. }
+            | Self::PlainToRemote { .. }
+            | Self::RootFile { .. } => true,
+            Self::NoRoots
+            | Self::Tls(_)
+            | Self::TimeOut { .. }
+            | Self::Unreachable { .. }
+            | Self::Handshake { .. }
+            | Self::Login { .. }
+            | Self::NoDatabase { .. }
+            | Self::Connect { .. } => false,
         }
     }
 }

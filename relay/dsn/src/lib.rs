@@ -14,7 +14,7 @@ mod parse;
 mod tls;
 
 pub use connect::CONNECT_TIMEOUT;
-pub use error::Error;
+pub use error::{Error, Malformed};
 
 use std::fmt;
 use std::path::PathBuf;
@@ -64,10 +64,7 @@ impl Dsn {
     /// The database's name: the user's where the string names none, as libpq does.
     #[must_use]
     pub fn database(&self) -> &str {
-        self.config
-            .get_dbname()
-            .or_else(|| self.config.get_user())
-            .unwrap_or("postgres")
+        self.config.get_dbname().or_else(|| self.config.get_user()).unwrap_or("postgres")
     }
 
     /// The role to log in as.
@@ -83,17 +80,11 @@ impl Dsn {
             Host::Unix(_) => true,
             Host::Tcp(name) => {
                 name == "localhost"
-                    || name
-                        .parse::<std::net::IpAddr>()
-                        .is_ok_and(|address| address.is_loopback())
+                    || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
             }
         };
         self.config.get_hosts().iter().all(local_name)
-            && self
-                .config
-                .get_hostaddrs()
-                .iter()
-                .all(std::net::IpAddr::is_loopback)
+            && self.config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback)
     }
 }
 

@@ -32,18 +32,11 @@ impl Dsn {
 fn system_roots() -> Result<RootCertStore, Error> {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if store.is_empty() {
-        Err(Error::NoRoots)
-    } else {
-        Ok(store)
-    }
+    if store.is_empty() { Err(Error::NoRoots) } else { Ok(store) }
 }
 
 fn file_roots(path: &Path) -> Result<RootCertStore, Error> {
-    let refused = |source| Error::RootFile {
-        path: path.to_owned(),
-        source,
-    };
+    let refused = |source| Error::RootFile { path: path.to_owned(), source };
     let pem = std::fs::read(path).map_err(refused)?;
     let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
@@ -51,9 +44,7 @@ fn file_roots(path: &Path) -> Result<RootCertStore, Error> {
         store.add(certificate).map_err(Error::Tls)?;
     }
     if store.is_empty() {
-        return Err(refused(std::io::Error::other(
-            "the file holds no certificate",
-        )));
+        return Err(refused(std::io::Error::other("the file holds no certificate")));
     }
     Ok(store)
 }

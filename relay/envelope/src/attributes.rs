@@ -38,10 +38,7 @@ impl<'a> Envelope<'a> {
         .into_iter()
         .filter_map(|(name, value)| {
             let value = value.filter(|value| !value.is_empty())?;
-            Some(Attribute {
-                name,
-                value: xml_text(value),
-            })
+            Some(Attribute { name, value: xml_text(value) })
         })
     }
 }
@@ -67,11 +64,7 @@ pub fn group_id(key: &str) -> Cow<'_, str> {
 
 fn xml_text(value: Cow<'_, str>) -> Cow<'_, str> {
     let refused = |c: char| matches!(c, '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}');
-    if value.contains(refused) {
-        Cow::Owned(value.replace(refused, "\u{fffd}"))
-    } else {
-        value
-    }
+    if value.contains(refused) { Cow::Owned(value.replace(refused, "\u{fffd}")) } else { value }
 }
 
 #[cfg(test)]

@@ -89,8 +89,7 @@ fn first_version() -> String {
 
 fn position<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Position>, D::Error> {
     let text: Option<String> = Option::deserialize(from)?;
-    text.map(|text| text.parse().map_err(D::Error::custom))
-        .transpose()
+    text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
 }
 
 #[cfg(test)]
@@ -103,13 +102,7 @@ mod tests {
         assert_eq!(event.aggregate_version, Some(5));
         assert_eq!(event.data.get(), r#"{"total": 1.50}"#);
         assert_eq!(event.tenant_id().as_deref(), Some("acme"));
-        assert_eq!(
-            event.position,
-            Some(Position {
-                commit_lsn: 0x16b_3748,
-                ordinal: 3
-            })
-        );
+        assert_eq!(event.position, Some(Position { commit_lsn: 0x16b_3748, ordinal: 3 }));
     }
 
     #[test]

@@ -59,13 +59,8 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in [
-            "",
-            "-",
-            "16b3748-3",
-            "+0000000016b3748-00000003",
-            "00000000016b3748_00000003",
-        ] {
+        for text in ["", "-", "16b3748-3", "+0000000016b3748-00000003", "00000000016b3748_00000003"]
+        {
             assert_eq!(text.parse::<Position>(), Err(InvalidPosition), "{text}");
         }
     }

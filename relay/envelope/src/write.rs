@@ -75,11 +75,7 @@ impl Envelope<'_> {
 
     /// Writes the author's metadata with the tenant as its first member.
     fn write_metadata(&self, out: &mut String) {
-        let members = self
-            .metadata
-            .trim_ascii()
-            .strip_prefix('{')
-            .map(str::trim_ascii_start);
+        let members = self.metadata.trim_ascii().strip_prefix('{').map(str::trim_ascii_start);
         match (self.tenant_id, members) {
             // An author who wrote the tenant into the metadata too keeps what he wrote.
             (Some(tenant), Some(members)) if !members.contains("\"tenant_id\"") => {
@@ -171,10 +167,7 @@ mod tests {
             causation_id: None,
             data,
             metadata,
-            position: Position {
-                commit_lsn: 0x16b_3748,
-                ordinal: 3,
-            },
+            position: Position { commit_lsn: 0x16b_3748, ordinal: 3 },
         }
     }
 
@@ -188,11 +181,7 @@ mod tests {
     fn the_default_format() {
         let expected = include_str!("../golden/relay_1.json").trim_end();
         assert_eq!(
-            body(&envelope(
-                "ord_123456",
-                r#"{"total": 1.50}"#,
-                r#"{"user_id": "u1"}"#
-            )),
+            body(&envelope("ord_123456", r#"{"total": 1.50}"#, r#"{"user_id": "u1"}"#)),
             expected
         );
     }
@@ -206,15 +195,8 @@ mod tests {
 
     #[test]
     fn characters_that_sqs_refuses_are_escaped() {
-        let body = body(&envelope(
-            "a\u{ffff}\u{1}b",
-            "{\"x\":\"\u{fffe}\u{ffff}é\"}",
-            "{}",
-        ));
-        assert!(
-            body.contains(r#""aggregate_id":"a\uffff\u0001b""#),
-            "{body}"
-        );
+        let body = body(&envelope("a\u{ffff}\u{1}b", "{\"x\":\"\u{fffe}\u{ffff}é\"}", "{}"));
+        assert!(body.contains(r#""aggregate_id":"a\uffff\u0001b""#), "{body}");
         assert!(body.contains("{\"x\":\"\\ufffe\\uffffé\"}"), "{body}");
     }
 

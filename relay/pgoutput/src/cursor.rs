@@ -10,10 +10,7 @@ pub(crate) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            rest: bytes,
-            offset: 0,
-        }
+        Self { rest: bytes, offset: 0 }
     }
 
     pub(crate) fn offset(&self) -> usize {
@@ -39,11 +36,7 @@ impl<'a> Cursor<'a> {
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
         let Some((taken, rest)) = self.rest.split_first_chunk::<N>() else {
-            return Err(Error::Truncated {
-                offset: self.offset,
-                wanted: N,
-                left: self.rest.len(),
-            });
+            return Err(Error::Truncated { offset: self.offset, wanted: N, left: self.rest.len() });
         };
         self.rest = rest;
         self.offset = self.offset.saturating_add(N);
@@ -71,28 +64,21 @@ impl<'a> Cursor<'a> {
     }
 
     pub(crate) fn lsn(&mut self) -> Result<Lsn, Error> {
-        self.array()
-            .map(|bytes| Lsn::from(u64::from_be_bytes(bytes)))
+        self.array().map(|bytes| Lsn::from(u64::from_be_bytes(bytes)))
     }
 
     /// A count of 16 bits.
     pub(crate) fn count(&mut self) -> Result<usize, Error> {
         let offset = self.offset;
         let found = self.i16()?;
-        usize::try_from(found).map_err(|_| Error::Length {
-            offset,
-            found: found.into(),
-        })
+        usize::try_from(found).map_err(|_| Error::Length { offset, found: found.into() })
     }
 
     /// A length of 32 bits.
     pub(crate) fn length(&mut self) -> Result<usize, Error> {
         let offset = self.offset;
         let found = self.i32()?;
-        usize::try_from(found).map_err(|_| Error::Length {
-            offset,
-            found: found.into(),
-        })
+        usize::try_from(found).map_err(|_| Error::Length { offset, found: found.into() })
     }
 
     /// A text that ends with a zero byte.
@@ -100,11 +86,7 @@ impl<'a> Cursor<'a> {
         let offset = self.offset;
         let Some(length) = self.rest.iter().position(|byte| *byte == 0) else {
             let left = self.rest.len();
-            return Err(Error::Truncated {
-                offset,
-                wanted: left.saturating_add(1),
-                left,
-            });
+            return Err(Error::Truncated { offset, wanted: left.saturating_add(1), left });
         };
         let text = std::str::from_utf8(self.bytes(length)?).map_err(|_| Error::Utf8 { offset })?;
         self.bytes(1)?;
@@ -114,10 +96,7 @@ impl<'a> Cursor<'a> {
     pub(crate) fn end(&self) -> Result<(), Error> {
         match self.rest.len() {
             0 => Ok(()),
-            left => Err(Error::Trailing {
-                offset: self.offset,
-                left,
-            }),
+            left => Err(Error::Trailing { offset: self.offset, left }),
         }
     }
 }

@@ -12,6 +12,8 @@ pub enum Frame<'a> {
         start: Lsn,
         /// The end of the log on the server.
         end: Lsn,
+        /// The server's clock, microseconds since 2000-01-01.
+        clock: i64,
         /// The message.
         data: &'a [u8],
     },
@@ -19,6 +21,8 @@ pub enum Frame<'a> {
     Keepalive {
         /// Up to here the server has sent everything.
         end: Lsn,
+        /// The server's clock, microseconds since 2000-01-01.
+        clock: i64,
         /// Whether it wants a status at once.
         reply_requested: bool,
     },
@@ -33,27 +37,16 @@ impl<'a> Frame<'a> {
         let mut cursor = Cursor::new(payload);
         match cursor.u8()? {
             b'w' => {
-                let (start, end, _clock) = (cursor.lsn()?, cursor.lsn()?, cursor.i64()?);
-                Ok(Self::XLogData {
-                    start,
-                    end,
-                    data: cursor.rest(),
-                })
+                let (start, end, clock) = (cursor.lsn()?, cursor.lsn()?, cursor.i64()?);
+                Ok(Self::XLogData { start, end, clock, data: cursor.rest() })
             }
             b'k' => {
-                let (end, _clock) = (cursor.lsn()?, cursor.i64()?);
+                let (end, clock) = (cursor.lsn()?, cursor.i64()?);
                 let reply_requested = cursor.u8()? != 0;
                 cursor.end()?;
-                Ok(Self::Keepalive {
-                    end,
-                    reply_requested,
-                })
+                Ok(Self::Keepalive { end, clock, reply_requested })
             }
-            found => Err(Error::Tag {
-                expected: "a replication frame",
-                offset: 0,
-                found,
-            }),
+            found => Err(Error::Tag { expected: "a replication frame", offset: 0, found }),
         }
     }
 }
@@ -78,10 +71,8 @@ impl StandbyStatus {
     #[must_use]
     pub fn encode(&self) -> [u8; 34] {
         let mut payload = [0; 34];
-        let fields = [&b"r"[..]]
+        let fields = [b'r']
             .into_iter()
-            .flatten()
-            .copied()
             .chain(u64::from(self.write).to_be_bytes())
             .chain(u64::from(self.flush).to_be_bytes())
             .chain(u64::from(self.apply).to_be_bytes())
@@ -102,11 +93,7 @@ impl StandbyStatus {
         match cursor.u8()? {
             b'r' => {}
             found => {
-                return Err(Error::Tag {
-                    expected: "a standby status",
-                    offset: 0,
-                    found,
-                });
+                return Err(Error::Tag { expected: "a standby status", offset: 0, found });
             }
         }
         let status = Self {
@@ -146,17 +133,11 @@ mod tests {
     fn a_keepalive_reads() {
         let mut payload = vec![b'k'];
         payload.extend(7_u64.to_be_bytes());
-        payload.extend(0_i64.to_be_bytes());
+        payload.extend((-3_i64).to_be_bytes());
         payload.push(1);
-        let keepalive = Frame::Keepalive {
-            end: 7.into(),
-            reply_requested: true,
-        };
+        let keepalive = Frame::Keepalive { end: 7.into(), clock: -3, reply_requested: true };
         assert_eq!(Frame::decode(&payload), Ok(keepalive));
         payload.push(0);
-        assert!(matches!(
-            Frame::decode(&payload),
-            Err(Error::Trailing { left: 1, .. })
-        ));
+        assert!(matches!(Frame::decode(&payload), Err(Error::Trailing { left: 1, .. })));
     }
 }

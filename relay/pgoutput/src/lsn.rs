@@ -52,10 +52,7 @@ impl FromStr for Lsn {
         let half = |digits: &str| {
             let legal =
                 (1..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
-            legal
-                .then(|| u64::from_str_radix(digits, 16).ok())
-                .flatten()
-                .ok_or(InvalidLsn)
+            legal.then(|| u64::from_str_radix(digits, 16).ok()).flatten().ok_or(InvalidLsn)
         };
         let (high, low) = text.split_once('/').ok_or(InvalidLsn)?;
         Ok(Self(half(high)? << 32 | half(low)?))

@@ -1,7 +1,7 @@
 //! The messages of the `pgoutput` plugin.
 
 use crate::cursor::Cursor;
-use crate::{Error, Lsn, Relation, Tuple};
+use crate::{Error, Lsn, Relation, Tuple, relation};
 
 /// One message, borrowing from the buffer it was read from.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -96,16 +96,20 @@ impl<'a> Message<'a> {
     /// Reads one message, to the last byte.
     ///
     /// # Errors
-    /// When the bytes are cut, too many, or not of protocol version 1.
+    /// When the bytes are cut, too many, or not of protocol version 1. Messages of
+    /// later versions are refused here, so that a reader that never asked for them
+    /// cannot pass over one; [`AnyMessage`](crate::AnyMessage) reads them.
     pub fn decode(data: &'a [u8]) -> Result<Self, Error> {
         let mut cursor = Cursor::new(data);
-        let message = Self::read(&mut cursor)?;
+        let tag = cursor.u8()?;
+        let message = Self::read(tag, &mut cursor)?;
         cursor.end()?;
         Ok(message)
     }
 
-    fn read(cursor: &mut Cursor<'a>) -> Result<Self, Error> {
-        Ok(match cursor.u8()? {
+    /// Reads what follows the tag, or the tag and the transaction id in a streamed block.
+    pub(crate) fn read(tag: u8, cursor: &mut Cursor<'a>) -> Result<Self, Error> {
+        Ok(match tag {
             b'B' => Self::Begin {
                 commit_lsn: cursor.lsn()?,
                 commit_time: cursor.i64()?,
@@ -119,45 +123,27 @@ impl<'a> Message<'a> {
                     commit_time: cursor.i64()?,
                 }
             }
-            b'O' => Self::Origin {
-                commit_lsn: cursor.lsn()?,
-                name: cursor.text()?,
-            },
+            b'O' => Self::Origin { commit_lsn: cursor.lsn()?, name: cursor.text()? },
             b'R' => Self::Relation(Relation::read(cursor)?),
             b'Y' => Self::Type {
                 oid: cursor.u32()?,
-                schema: cursor.text()?,
+                schema: relation::schema(cursor)?,
                 name: cursor.text()?,
             },
             b'I' => {
                 let relation = cursor.u32()?;
                 expect(cursor, b'N', "a new row")?;
-                Self::Insert {
-                    relation,
-                    new: Tuple::read(cursor)?,
-                }
+                Self::Insert { relation, new: Tuple::read(cursor)? }
             }
             b'U' => read_update(cursor)?,
             b'D' => {
                 let relation = cursor.u32()?;
                 let offset = cursor.offset();
                 match cursor.u8()? {
-                    b'K' => Self::Delete {
-                        relation,
-                        key: Some(Tuple::read(cursor)?),
-                        old: None,
-                    },
-                    b'O' => Self::Delete {
-                        relation,
-                        key: None,
-                        old: Some(Tuple::read(cursor)?),
-                    },
+                    b'K' => Self::Delete { relation, key: Some(Tuple::read(cursor)?), old: None },
+                    b'O' => Self::Delete { relation, key: None, old: Some(Tuple::read(cursor)?) },
                     found => {
-                        return Err(Error::Tag {
-                            expected: "a key or an old row",
-                            offset,
-                            found,
-                        });
+                        return Err(Error::Tag { expected: "a key or an old row", offset, found });
                     }
                 }
             }
@@ -166,28 +152,15 @@ impl<'a> Message<'a> {
                 let options = cursor.u8()?;
                 let relations = (0..count).map(|_| cursor.u32()).collect::<Result<_, _>>()?;
                 let (cascade, restart_identity) = (options & 1 != 0, options & 2 != 0);
-                Self::Truncate {
-                    relations,
-                    cascade,
-                    restart_identity,
-                }
+                Self::Truncate { relations, cascade, restart_identity }
             }
             b'M' => {
                 let transactional = cursor.u8()? & 1 == 1;
                 let (lsn, prefix, length) = (cursor.lsn()?, cursor.text()?, cursor.length()?);
-                Self::Message {
-                    transactional,
-                    lsn,
-                    prefix,
-                    content: cursor.bytes(length)?,
-                }
+                Self::Message { transactional, lsn, prefix, content: cursor.bytes(length)? }
             }
             found => {
-                return Err(Error::Tag {
-                    expected: "a message of pgoutput",
-                    offset: 0,
-                    found,
-                });
+                return Err(Error::Tag { expected: "a message of pgoutput", offset: 0, found });
             }
         })
     }
@@ -208,34 +181,17 @@ fn read_update<'a>(cursor: &mut Cursor<'a>) -> Result<Message<'a>, Error> {
             });
         }
         found => {
-            return Err(Error::Tag {
-                expected: "an old or a new row",
-                offset,
-                found,
-            });
+            return Err(Error::Tag { expected: "an old or a new row", offset, found });
         }
     };
     expect(cursor, b'N', "a new row")?;
-    Ok(Message::Update {
-        relation,
-        key,
-        old,
-        new: Tuple::read(cursor)?,
-    })
+    Ok(Message::Update { relation, key, old, new: Tuple::read(cursor)? })
 }
 
 fn expect(cursor: &mut Cursor<'_>, tag: u8, expected: &'static str) -> Result<(), Error> {
     let offset = cursor.offset();
     match cursor.u8()? {
         found if found == tag => Ok(()),
-        found => Err(Error::Tag {
-            expected,
-            offset,
-            found,
-        }),
+        found => Err(Error::Tag { expected, offset, found }),
     }
 }
-
-#[cfg(test)]
-#[path = "message_tests.rs"]
-mod tests;

@@ -4,6 +4,9 @@ use crate::Error;
 use crate::cursor::Cursor;
 use std::collections::HashMap;
 
+/// The schema of what is built in, which the protocol writes as an empty name.
+pub(crate) const BUILT_IN: &str = "pg_catalog";
+
 /// Which old values an update or a delete carries.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ReplicaIdentity {
@@ -48,11 +51,7 @@ pub struct Relation {
 impl Relation {
     pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<Self, Error> {
         let oid = cursor.u32()?;
-        // The protocol leaves the schema of built-in tables out.
-        let schema = match cursor.text()? {
-            "" => "pg_catalog",
-            named => named,
-        };
+        let schema = schema(cursor)?;
         let name = cursor.text()?;
         let offset = cursor.offset();
         let identity = match cursor.u8()? {
@@ -61,11 +60,7 @@ impl Relation {
             b'f' => ReplicaIdentity::Full,
             b'i' => ReplicaIdentity::Index,
             found => {
-                return Err(Error::Tag {
-                    expected: "a replica identity",
-                    offset,
-                    found,
-                });
+                return Err(Error::Tag { expected: "a replica identity", offset, found });
             }
         };
         let count = cursor.count()?;
@@ -80,13 +75,15 @@ impl Relation {
             });
         }
         let (schema, name) = (schema.to_owned(), name.to_owned());
-        Ok(Self {
-            oid,
-            schema,
-            name,
-            identity,
-            columns,
-        })
+        Ok(Self { oid, schema, name, identity, columns })
+    }
+}
+
+/// Reads a schema's name; the protocol leaves that of what is built in out.
+pub(crate) fn schema<'a>(cursor: &mut Cursor<'a>) -> Result<&'a str, Error> {
+    match cursor.text()? {
+        "" => Ok(BUILT_IN),
+        named => Ok(named),
     }
 }
 

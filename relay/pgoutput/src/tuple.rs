@@ -33,10 +33,18 @@ impl<'a> Tuple<'a> {
             read_value(cursor)?;
         }
         let length = cursor.offset().saturating_sub(start);
-        Ok(Self {
-            columns,
-            values: values.get(..length).unwrap_or(values),
-        })
+        Ok(Self { columns, values: values.get(..length).unwrap_or(values) })
+    }
+
+    /// Reads a row, to the last byte, as it stands in a message.
+    ///
+    /// # Errors
+    /// When the bytes are cut, too many, or no row.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, Error> {
+        let mut cursor = Cursor::new(bytes);
+        let tuple = Self::read(&mut cursor)?;
+        cursor.end()?;
+        Ok(tuple)
     }
 
     /// How many columns it has.
@@ -45,13 +53,15 @@ impl<'a> Tuple<'a> {
         self.columns
     }
 
+    /// Its values as they stand in the message.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.values
+    }
+
     /// Its values, in order.
     #[must_use]
     pub fn values(&self) -> Values<'a> {
-        Values {
-            left: self.columns,
-            cursor: Cursor::new(self.values),
-        }
+        Values { left: self.columns, cursor: Cursor::new(self.values) }
     }
 }
 
@@ -98,10 +108,6 @@ fn read_value<'a>(cursor: &mut Cursor<'a>) -> Result<Value<'a>, Error> {
             let length = cursor.length()?;
             cursor.bytes(length).map(Value::Binary)
         }
-        found => Err(Error::Tag {
-            expected: "a column's kind",
-            offset,
-            found,
-        }),
+        found => Err(Error::Tag { expected: "a column's kind", offset, found }),
     }
 }

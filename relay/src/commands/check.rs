@@ -22,14 +22,7 @@ pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result
             well &= report("permission", &probed(&destination).await);
         }
     }
-    println!(
-        "{}",
-        if well {
-            "all is well"
-        } else {
-            "not all is well"
-        }
-    );
+    println!("{}", if well { "all is well" } else { "not all is well" });
     Ok(well)
 }
 
@@ -83,16 +76,9 @@ fn report(name: &str, finding: &Finding) -> bool {
 
 async fn asked(destination: &mut Destination) -> Finding {
     match destination.learn_limits().await {
-        Ok(()) => Ok(format!(
-            "{} takes {} bytes",
-            destination.name(),
-            destination.limits().bytes
-        )),
+        Ok(()) => Ok(format!("{} takes {} bytes", destination.name(), destination.limits().bytes)),
         Err(error) => Err(Problem::new(
-            format!(
-                "expected {} to answer, found: {error}",
-                destination.address()
-            ),
+            format!("expected {} to answer, found: {error}", destination.address()),
             cure(error.code()),
         )),
     }
@@ -127,25 +113,18 @@ async fn probed(destination: &Destination) -> Finding {
         event_type: envelope::PROBE_EVENT_TYPE.to_owned(),
         key: "relay.check".to_owned(),
         body,
-        attributes: envelope
-            .attributes()
-            .map(|a| (a.name, a.value.into_owned()))
-            .collect(),
+        attributes: envelope.attributes().map(|a| (a.name, a.value.into_owned())).collect(),
     };
     let outcome = destination.publish(&[&Outgoing::probe(event)]).await;
     match outcome.into_iter().next() {
         Some(Outcome::Accepted) => Ok(format!("a probe was published to {}", destination.name())),
         Some(Outcome::Failed { code, message, .. }) => Err(Problem::new(
-            format!(
-                "expected {} to take a probe, found: {message} ({code})",
-                destination.name()
-            ),
+            format!("expected {} to take a probe, found: {message} ({code})", destination.name()),
             cure(&code),
         )),
-        None => Err(Problem::new(
-            "expected an answer to the probe, found none",
-            cure("unreachable"),
-        )),
+        None => {
+            Err(Problem::new("expected an answer to the probe, found none", cure("unreachable")))
+        }
     }
 }
 

@@ -33,11 +33,7 @@ pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result
         publication: &config.postgres.publication,
     };
     // Before anything is made: a slot cannot be had without these.
-    for finding in [
-        wanted.version().await,
-        wanted.wal_level().await,
-        wanted.role().await,
-    ] {
+    for finding in [wanted.version().await, wanted.wal_level().await, wanted.role().await] {
         println!("ok    {}", finding?);
     }
     apply(&mut client, Side::Source, &dsn).await?;
@@ -59,11 +55,7 @@ async fn apply(client: &mut Client, side: Side, dsn: &Dsn) -> anyhow::Result<()>
 
 async fn publication(client: &Client, name: &str) -> anyhow::Result<()> {
     let quoted = name.replace('"', "\"\"");
-    let wanted = Preconditions {
-        client,
-        slot: "",
-        publication: name,
-    };
+    let wanted = Preconditions { client, slot: "", publication: name };
     if wanted.publication().await.is_err() {
         let sql = format!(
             "create publication \"{quoted}\" for table relay.outbox with (publish = 'insert', publish_via_partition_root = true)"
@@ -91,17 +83,9 @@ async fn publication(client: &Client, name: &str) -> anyhow::Result<()> {
 }
 
 async fn slot(client: &Client, name: &str) -> anyhow::Result<()> {
-    let wanted = Preconditions {
-        client,
-        slot: name,
-        publication: "",
-    };
-    let exists = client
-        .query_opt(
-            "select from pg_replication_slots where slot_name = $1",
-            &[&name],
-        )
-        .await?;
+    let wanted = Preconditions { client, slot: name, publication: "" };
+    let exists =
+        client.query_opt("select from pg_replication_slots where slot_name = $1", &[&name]).await?;
     if exists.is_some() {
         println!("ok    {}", wanted.slot().await?);
         return Ok(());
@@ -115,9 +99,8 @@ async fn slot(client: &Client, name: &str) -> anyhow::Result<()> {
     match made {
         Ok(row) => println!("made  slot {name} at {}", row.get::<_, String>(0)),
         Err(error) => {
-            let said = error
-                .as_db_error()
-                .map_or_else(|| error.to_string(), |e| e.message().to_owned());
+            let said =
+                error.as_db_error().map_or_else(|| error.to_string(), |e| e.message().to_owned());
             bail!(
                 "the slot {name} cannot be made: {said}; free one with pg_drop_replication_slot, or raise max_replication_slots"
             );

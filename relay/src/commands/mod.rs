@@ -20,8 +20,5 @@ async fn destinations(config: &Config) -> anyhow::Result<Vec<Destination>> {
     let addresses = config.destinations()?.addresses;
     let region = addresses.iter().find_map(relay::publish::Address::region);
     let aws = aws_config(region).await;
-    Ok(addresses
-        .iter()
-        .map(|address| Destination::new(&aws, address.clone()))
-        .collect())
+    Ok(addresses.iter().map(|address| Destination::new(&aws, address.clone())).collect())
 }

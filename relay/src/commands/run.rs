@@ -21,19 +21,12 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
         learn_limits(destination).await;
     }
     let confirmed_time = Arc::new(AtomicI64::new(0));
-    let maintenance = tokio::spawn(maintain(
-        dsn.clone(),
-        config.outbox.clone(),
-        Arc::clone(&confirmed_time),
-    ));
+    let maintenance =
+        tokio::spawn(maintain(dsn.clone(), config.outbox.clone(), Arc::clone(&confirmed_time)));
     let setup = Setup {
         slot: config.postgres.slot.clone(),
         publication: config.postgres.publication.clone(),
-        source: config
-            .publish
-            .source
-            .clone()
-            .unwrap_or_else(|| dsn.database().to_owned()),
+        source: config.publish.source.clone().unwrap_or_else(|| dsn.database().to_owned()),
         dsn,
         routes: Routes::new(&config.destinations()?),
         publishers,

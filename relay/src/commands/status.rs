@@ -23,11 +23,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
     };
     let dead_letters = dead_letters(&client).await?;
     println!("reader        {}", slot.reader.as_deref().unwrap_or("none"));
-    println!(
-        "confirmed     {} ({} behind)",
-        slot.confirmed,
-        ByteSize::b(slot.behind)
-    );
+    println!("confirmed     {} ({} behind)", slot.confirmed, ByteSize::b(slot.behind));
     println!(
         "retained      {} of write-ahead log ({})",
         ByteSize::b(slot.retained),
@@ -78,9 +74,7 @@ async fn slot(client: &Client, name: &str) -> anyhow::Result<Option<Slot>> {
 }
 
 async fn dead_letters(client: &Client) -> anyhow::Result<i64> {
-    let row = client
-        .query_one("select count(*) from relay.dead_letter", &[])
-        .await;
+    let row = client.query_one("select count(*) from relay.dead_letter", &[]).await;
     Ok(row
         .context("relay.dead_letter cannot be read; run `relay init`, or grant SELECT on it")?
         .get(0))
@@ -140,25 +134,13 @@ mod tests {
 
     #[test]
     fn each_state_has_its_sentence() {
-        assert_eq!(
-            verdict(&slot(), "relay", 0),
-            (true, "Events flow.".to_owned())
-        );
+        assert_eq!(verdict(&slot(), "relay", 0), (true, "Events flow.".to_owned()));
         assert!(verdict(&slot(), "relay", 3).1.contains("3 were set aside"));
-        let lost = Slot {
-            wal_status: "lost".to_owned(),
-            ..slot()
-        };
+        let lost = Slot { wal_status: "lost".to_owned(), ..slot() };
         assert!(!verdict(&lost, "relay", 0).0);
-        let alone = Slot {
-            reader: None,
-            ..slot()
-        };
+        let alone = Slot { reader: None, ..slot() };
         assert!(verdict(&alone, "relay", 0).1.contains("Start `relay run`"));
-        let behind = Slot {
-            behind: MUCH + 1,
-            ..slot()
-        };
+        let behind = Slot { behind: MUCH + 1, ..slot() };
         assert!(verdict(&behind, "relay", 0).1.contains("relay check"));
     }
 }

@@ -36,9 +36,7 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let refused = || AddressError {
-            found: text.to_owned(),
-        };
+        let refused = || AddressError { found: text.to_owned() };
         if text.starts_with("https://") || text.starts_with("http://") {
             return Ok(Self::QueueUrl(text.to_owned()));
         }
@@ -117,9 +115,7 @@ impl Destination {
     #[must_use]
     pub fn new(config: &SdkConfig, address: Address) -> Self {
         // An ARN names its region; two destinations may lie in two.
-        let region = address
-            .region()
-            .map(|region| Region::new(region.to_owned()));
+        let region = address.region().map(|region| Region::new(region.to_owned()));
         let config = &match region {
             Some(region) => config.to_builder().region(region).build(),
             None => config.clone(),
@@ -205,10 +201,7 @@ mod tests {
         let topic = "arn:aws:sns:eu-west-1:123456789012:orders.fifo";
         assert_eq!(topic.parse(), Ok(Address::TopicArn(topic.to_owned())));
         let queue = "arn:aws:sqs:eu-west-1:123456789012:orders";
-        assert_eq!(
-            queue.parse::<Address>().unwrap().region(),
-            Some("eu-west-1")
-        );
+        assert_eq!(queue.parse::<Address>().unwrap().region(), Some("eu-west-1"));
         let url = "https://sqs.eu-west-1.amazonaws.com/123456789012/orders";
         assert_eq!(url.parse(), Ok(Address::QueueUrl(url.to_owned())));
         for wrong in [

@@ -73,10 +73,7 @@ impl Outgoing {
     pub fn bytes(&self) -> usize {
         const DATA_TYPE: usize = "String".len();
         let attributes = &self.event.attributes;
-        let attributes: usize = attributes
-            .iter()
-            .map(|(n, v)| n.len() + DATA_TYPE + v.len())
-            .sum();
+        let attributes: usize = attributes.iter().map(|(n, v)| n.len() + DATA_TYPE + v.len()).sum();
         self.event.body.len() + attributes
     }
 }

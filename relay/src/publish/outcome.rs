@@ -149,21 +149,12 @@ mod tests {
         ] {
             assert_eq!(classify(code, false), Class::Retry, "{code}");
         }
-        for code in [
-            "NotFound",
-            "AuthorizationError",
-            "KMSDisabled",
-            "QueueDoesNotExist",
-        ] {
+        for code in ["NotFound", "AuthorizationError", "KMSDisabled", "QueueDoesNotExist"] {
             assert_eq!(classify(code, false), Class::Destination, "{code}");
         }
         for code in ["InvalidParameter", "InvalidMessageContents"] {
             assert_eq!(classify(code, false), Class::Event, "{code}");
-            assert_eq!(
-                classify(code, true),
-                Class::Retry,
-                "{code} with a server error"
-            );
+            assert_eq!(classify(code, true), Class::Retry, "{code} with a server error");
         }
     }
 }

@@ -86,10 +86,7 @@ impl Lane {
             return;
         }
         let name: Arc<str> = Arc::from(&*entry.event.key);
-        let queue = KeyQueue {
-            name: Arc::clone(&name),
-            waiting: VecDeque::from([entry]),
-        };
+        let queue = KeyQueue { name: Arc::clone(&name), waiting: VecDeque::from([entry]) };
         let key = if let Some(key) = self.free.pop() {
             self.keys[key] = queue;
             key
@@ -201,14 +198,7 @@ impl Schedule {
     #[must_use]
     pub fn new(limits: Vec<BatchLimits>, budget: usize, max_requests: usize) -> Self {
         let lanes = limits.into_iter().map(Lane::new).collect();
-        Self {
-            lanes,
-            turn: 0,
-            max_requests,
-            budget,
-            bytes: 0,
-            entries: 0,
-        }
+        Self { lanes, turn: 0, max_requests, budget, bytes: 0, entries: 0 }
     }
 
     /// Puts an entry behind the others of its key.
@@ -241,10 +231,7 @@ impl Schedule {
     /// When `next` may have work that it has not now, time passing alone.
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {
-        self.lanes
-            .iter()
-            .filter_map(|lane| lane.wake_at(self.max_requests))
-            .min()
+        self.lanes.iter().filter_map(|lane| lane.wake_at(self.max_requests)).min()
     }
 
     /// Takes note that a request was answered, or failed as a whole.
@@ -253,11 +240,7 @@ impl Schedule {
     pub fn answered(&mut self, destination: DestinationId, pause_until: Option<Instant>) {
         let lane = &mut self.lanes[destination.0];
         lane.requests = lane.requests.saturating_sub(1);
-        lane.failures = if pause_until.is_some() {
-            lane.failures.saturating_add(1)
-        } else {
-            0
-        };
+        lane.failures = if pause_until.is_some() { lane.failures.saturating_add(1) } else { 0 };
         lane.paused_until = pause_until;
     }
 
@@ -268,10 +251,7 @@ impl Schedule {
     }
 
     /// Takes note that an entry was accepted or set aside: its key may go on.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "an entry that is done is gone"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "an entry that is done is gone")]
     pub fn done(&mut self, entry: InFlight) {
         self.bytes = self.bytes.saturating_sub(entry.entry.bytes());
         self.entries -= 1;
@@ -315,19 +295,13 @@ mod tests {
     use std::time::Duration;
     use uuid::Uuid;
 
-    const LIMITS: BatchLimits = BatchLimits {
-        entries: 10,
-        bytes: 1000,
-    };
+    const LIMITS: BatchLimits = BatchLimits { entries: 10, bytes: 1000 };
 
     fn entry(destination: usize, key: &str, ordinal: u32, bytes: usize) -> Outgoing {
         Outgoing {
             transaction: crate::ledger::TransactionId::default(),
             destination: DestinationId(destination),
-            position: Position {
-                commit_lsn: 1,
-                ordinal,
-            },
+            position: Position { commit_lsn: 1, ordinal },
             attempts: 0,
             alone: false,
             event: Sealed {
@@ -355,13 +329,7 @@ mod tests {
             schedule.push(entry(0, key, ordinal, 1));
         }
         let mut batch = sent(schedule.next(now));
-        assert_eq!(
-            batch
-                .iter()
-                .map(|e| e.entry.position.ordinal)
-                .collect::<Vec<_>>(),
-            [0, 2]
-        );
+        assert_eq!(batch.iter().map(|e| e.entry.position.ordinal).collect::<Vec<_>>(), [0, 2]);
         assert!(schedule.next(now).is_none());
         schedule.done(batch.remove(0));
         assert_eq!(sent(schedule.next(now))[0].entry.position.ordinal, 1);
@@ -373,9 +341,7 @@ mod tests {
         let mut schedule = Schedule::new(vec![LIMITS], 10_000, 8);
         schedule.push(entry(0, "big", 0, 2000));
         schedule.push(entry(0, "small", 1, 1));
-        let Some(Work::TooLarge(large)) = schedule.next(now) else {
-            panic!("expected TooLarge")
-        };
+        let Some(Work::TooLarge(large)) = schedule.next(now) else { panic!("expected TooLarge") };
         assert_eq!(sent(schedule.next(now)).len(), 1);
         schedule.done(large);
         assert_eq!(schedule.len(), 1);
@@ -385,14 +351,7 @@ mod tests {
     fn after_a_failed_request_one_probe_goes_at_a_time() {
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
-        let mut schedule = Schedule::new(
-            vec![BatchLimits {
-                entries: 1,
-                bytes: 1000,
-            }],
-            10_000,
-            8,
-        );
+        let mut schedule = Schedule::new(vec![BatchLimits { entries: 1, bytes: 1000 }], 10_000, 8);
         for key in ["a", "b", "c"] {
             schedule.push(entry(0, key, 0, 1));
         }

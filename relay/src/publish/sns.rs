@@ -23,16 +23,8 @@ pub(crate) struct Topic {
 impl Topic {
     pub(crate) fn new(config: &aws_config::SdkConfig, arn: String) -> Self {
         let fifo = arn.ends_with(".fifo");
-        let limits = BatchLimits {
-            entries: 10,
-            bytes: DEFAULT_LIMIT,
-        };
-        Self {
-            client: aws_sdk_sns::Client::new(config),
-            arn,
-            fifo,
-            limits,
-        }
+        let limits = BatchLimits { entries: 10, bytes: DEFAULT_LIMIT };
+        Self { client: aws_sdk_sns::Client::new(config), arn, fifo, limits }
     }
 
     /// Asks the topic for its limits: proof that it is there, too.
@@ -40,16 +32,11 @@ impl Topic {
     /// SNS returns `MaximumMessageSize` only where it was set.
     pub(crate) async fn learn_limits(&mut self) -> Result<(), DestinationError> {
         let request = self.client.get_topic_attributes().topic_arn(&self.arn);
-        let answer = request
-            .send()
-            .await
-            .map_err(|error| DestinationError::Asked {
-                code: error.code().unwrap_or("unreachable").to_owned(),
-                message: message(&error),
-            })?;
-        let set = answer
-            .attributes()
-            .and_then(|a| a.get("MaximumMessageSize")?.parse().ok());
+        let answer = request.send().await.map_err(|error| DestinationError::Asked {
+            code: error.code().unwrap_or("unreachable").to_owned(),
+            message: message(&error),
+        })?;
+        let set = answer.attributes().and_then(|a| a.get("MaximumMessageSize")?.parse().ok());
         self.limits.bytes = set.unwrap_or(DEFAULT_LIMIT);
         Ok(())
     }
@@ -57,9 +44,7 @@ impl Topic {
     fn entry(&self, id: usize, outgoing: &Outgoing) -> PublishBatchRequestEntry {
         let event = &outgoing.event;
         let attribute = |(name, value): &(&'static str, String)| {
-            let value = MessageAttributeValue::builder()
-                .data_type("String")
-                .string_value(value);
+            let value = MessageAttributeValue::builder().data_type("String").string_value(value);
             Some(((*name).to_owned(), value.build().ok()?))
         };
         let attributes: HashMap<_, _> = event.attributes.iter().filter_map(attribute).collect();
@@ -73,25 +58,15 @@ impl Topic {
                 .message_deduplication_id(event.event_id.to_string());
         }
         // `build` fails without an id or a message, and both stand here.
-        entry
-            .build()
-            .unwrap_or_else(|_| unreachable!("the id and the message are set"))
+        entry.build().unwrap_or_else(|_| unreachable!("the id and the message are set"))
     }
 }
 
 impl Publisher for Topic {
     async fn publish(&self, batch: &[&Outgoing]) -> Vec<Outcome> {
-        let entries = batch
-            .iter()
-            .enumerate()
-            .map(|(id, entry)| self.entry(id, entry))
-            .collect();
+        let entries = batch.iter().enumerate().map(|(id, entry)| self.entry(id, entry)).collect();
         let request = self.client.publish_batch().topic_arn(&self.arn);
-        let answer = match request
-            .set_publish_batch_request_entries(Some(entries))
-            .send()
-            .await
-        {
+        let answer = match request.set_publish_batch_request_entries(Some(entries)).send().await {
             Ok(answer) => answer,
             Err(error) => return refused(batch, &error),
         };
@@ -121,9 +96,7 @@ impl Publisher for Topic {
 }
 
 fn refused(batch: &[&Outgoing], error: &SdkError<PublishBatchError>) -> Vec<Outcome> {
-    let server_error = error
-        .raw_response()
-        .is_some_and(|r| r.status().is_server_error());
+    let server_error = error.raw_response().is_some_and(|r| r.status().is_server_error());
     let code = error.code().unwrap_or(match error {
         SdkError::TimeoutError(_) => "timeout",
         SdkError::DispatchFailure(_) => "unreachable",
@@ -136,7 +109,5 @@ fn message<E>(error: &SdkError<E>) -> String
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    error
-        .message()
-        .map_or_else(|| DisplayErrorContext(error).to_string(), str::to_owned)
+    error.message().map_or_else(|| DisplayErrorContext(error).to_string(), str::to_owned)
 }

@@ -25,50 +25,28 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn by_url(config: &aws_config::SdkConfig, url: String) -> Self {
         let fifo = url.ends_with(".fifo");
-        let limits = BatchLimits {
-            entries: 10,
-            bytes: DEFAULT_LIMIT,
-        };
-        Self {
-            client: aws_sdk_sqs::Client::new(config),
-            name: None,
-            url,
-            fifo,
-            limits,
-        }
+        let limits = BatchLimits { entries: 10, bytes: DEFAULT_LIMIT };
+        Self { client: aws_sdk_sqs::Client::new(config), name: None, url, fifo, limits }
     }
 
     pub(crate) fn by_arn(config: &aws_config::SdkConfig, arn: &str) -> Self {
         let name = arn.rsplit(':').next().unwrap_or(arn).to_owned();
-        Self {
-            name: Some(name),
-            ..Self::by_url(config, arn.to_owned())
-        }
+        Self { name: Some(name), ..Self::by_url(config, arn.to_owned()) }
     }
 
     /// Asks the queue for its limits: proof that it is there, too.
     pub(crate) async fn learn_limits(&mut self) -> Result<(), DestinationError> {
         if let Some(name) = &self.name {
-            let answer = self
-                .client
-                .get_queue_url()
-                .queue_name(name)
-                .send()
-                .await
-                .map_err(|e| asked(&e))?;
+            let answer =
+                self.client.get_queue_url().queue_name(name).send().await.map_err(|e| asked(&e))?;
             self.url = answer.queue_url().unwrap_or(&self.url).to_owned();
             self.name = None;
         }
         let wanted = QueueAttributeName::MaximumMessageSize;
-        let request = self
-            .client
-            .get_queue_attributes()
-            .queue_url(&self.url)
-            .attribute_names(wanted.clone());
+        let request =
+            self.client.get_queue_attributes().queue_url(&self.url).attribute_names(wanted.clone());
         let answer = request.send().await.map_err(|e| asked(&e))?;
-        let set = answer
-            .attributes()
-            .and_then(|a| a.get(&wanted)?.parse().ok());
+        let set = answer.attributes().and_then(|a| a.get(&wanted)?.parse().ok());
         self.limits.bytes = set.unwrap_or(DEFAULT_LIMIT);
         Ok(())
     }
@@ -76,9 +54,7 @@ impl Queue {
     fn entry(&self, id: usize, outgoing: &Outgoing) -> SendMessageBatchRequestEntry {
         let event = &outgoing.event;
         let attribute = |(name, value): &(&'static str, String)| {
-            let value = MessageAttributeValue::builder()
-                .data_type("String")
-                .string_value(value);
+            let value = MessageAttributeValue::builder().data_type("String").string_value(value);
             Some(((*name).to_owned(), value.build().ok()?))
         };
         let attributes: HashMap<_, _> = event.attributes.iter().filter_map(attribute).collect();
@@ -92,19 +68,13 @@ impl Queue {
                 .message_deduplication_id(event.event_id.to_string());
         }
         // `build` fails without an id or a body, and both stand here.
-        entry
-            .build()
-            .unwrap_or_else(|_| unreachable!("the id and the body are set"))
+        entry.build().unwrap_or_else(|_| unreachable!("the id and the body are set"))
     }
 }
 
 impl Publisher for Queue {
     async fn publish(&self, batch: &[&Outgoing]) -> Vec<Outcome> {
-        let entries = batch
-            .iter()
-            .enumerate()
-            .map(|(id, entry)| self.entry(id, entry))
-            .collect();
+        let entries = batch.iter().enumerate().map(|(id, entry)| self.entry(id, entry)).collect();
         let request = self.client.send_message_batch().queue_url(&self.url);
         let answer = match request.set_entries(Some(entries)).send().await {
             Ok(answer) => answer,
@@ -113,21 +83,15 @@ impl Publisher for Queue {
         // Accepted is only what the answer names: an entry it forgets is sent again.
         let mut outcomes = vec![Outcome::unanswered(); batch.len()];
         for accepted in answer.successful() {
-            if let Some(outcome) = accepted
-                .id()
-                .parse::<usize>()
-                .ok()
-                .and_then(|at| outcomes.get_mut(at))
+            if let Some(outcome) =
+                accepted.id().parse::<usize>().ok().and_then(|at| outcomes.get_mut(at))
             {
                 *outcome = Outcome::Accepted;
             }
         }
         for failed in answer.failed() {
-            if let Some(outcome) = failed
-                .id()
-                .parse::<usize>()
-                .ok()
-                .and_then(|at| outcomes.get_mut(at))
+            if let Some(outcome) =
+                failed.id().parse::<usize>().ok().and_then(|at| outcomes.get_mut(at))
             {
                 *outcome = Outcome::entry(failed.code(), failed.message(), failed.sender_fault());
             }
@@ -155,9 +119,7 @@ where
 }
 
 fn refused(batch: &[&Outgoing], error: &SdkError<SendMessageBatchError>) -> Vec<Outcome> {
-    let server_error = error
-        .raw_response()
-        .is_some_and(|r| r.status().is_server_error());
+    let server_error = error.raw_response().is_some_and(|r| r.status().is_server_error());
     let code = error.code().unwrap_or(match error {
         SdkError::TimeoutError(_) => "timeout",
         SdkError::DispatchFailure(_) => "unreachable",
@@ -170,7 +132,5 @@ fn message<E>(error: &SdkError<E>) -> String
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    error
-        .message()
-        .map_or_else(|| DisplayErrorContext(error).to_string(), str::to_owned)
+    error.message().map_or_else(|| DisplayErrorContext(error).to_string(), str::to_owned)
 }

@@ -28,11 +28,7 @@ pub(super) struct Link {
 
 /// Opens a replication connection to the first host that answers.
 pub(super) async fn open(dsn: &Dsn) -> Result<Link, WireError> {
-    let limit = dsn
-        .config()
-        .get_connect_timeout()
-        .copied()
-        .unwrap_or(CONNECT_TIMEOUT);
+    let limit = dsn.config().get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
     let mut last = WireError::Closed;
     for (at, host) in dsn.config().get_hosts().iter().enumerate() {
         let port = match dsn.config().get_ports() {
@@ -59,39 +55,21 @@ pub(super) async fn open(dsn: &Dsn) -> Result<Link, WireError> {
 
 async fn open_host(dsn: &Dsn, host: &Host, port: u16) -> Result<Link, WireError> {
     let server = dsn.to_string();
-    let failed = |source| WireError::Io {
-        doing: "connecting to",
-        server: server.clone(),
-        source,
-    };
+    let failed = |source| WireError::Io { doing: "connecting to", server: server.clone(), source };
     match host {
         Host::Unix(folder) => {
             let stream = UnixStream::connect(folder.join(format!(".s.PGSQL.{port}")))
                 .await
                 .map_err(failed)?;
-            login(
-                Link {
-                    stream: Box::new(stream),
-                    input: BytesMut::new(),
-                    server,
-                },
-                dsn,
-                false,
-            )
-            .await
+            login(Link { stream: Box::new(stream), input: BytesMut::new(), server }, dsn, false)
+                .await
         }
         Host::Tcp(name) => {
-            let mut stream = TcpStream::connect((name.as_str(), port))
-                .await
-                .map_err(failed)?;
+            let mut stream = TcpStream::connect((name.as_str(), port)).await.map_err(failed)?;
             stream.set_nodelay(true).map_err(failed)?;
             if dsn.config().get_ssl_mode() == SslMode::Disable {
                 return login(
-                    Link {
-                        stream: Box::new(stream),
-                        input: BytesMut::new(),
-                        server,
-                    },
+                    Link { stream: Box::new(stream), input: BytesMut::new(), server },
                     dsn,
                     false,
                 )
@@ -106,34 +84,21 @@ async fn open_host(dsn: &Dsn, host: &Host, port: u16) -> Result<Link, WireError>
                 server: server.clone(),
                 source: io::Error::other(e),
             })?;
-            login(
-                Link {
-                    stream: Box::new(stream),
-                    input: BytesMut::new(),
-                    server,
-                },
-                dsn,
-                true,
-            )
-            .await
+            login(Link { stream: Box::new(stream), input: BytesMut::new(), server }, dsn, true)
+                .await
         }
     }
 }
 
 async fn ask_for_tls(stream: &mut TcpStream, server: &str) -> Result<(), WireError> {
-    let failed = |source| WireError::Io {
-        doing: "asking for TLS from",
-        server: server.to_owned(),
-        source,
-    };
+    let failed =
+        |source| WireError::Io { doing: "asking for TLS from", server: server.to_owned(), source };
     let mut request = BytesMut::new();
     frontend::ssl_request(&mut request);
     stream.write_all(&request).await.map_err(failed)?;
     match stream.read_u8().await.map_err(failed)? {
         b'S' => Ok(()),
-        _ => Err(WireError::NoTls {
-            server: server.to_owned(),
-        }),
+        _ => Err(WireError::NoTls { server: server.to_owned() }),
     }
 }
 
@@ -144,16 +109,10 @@ async fn login(mut link: Link, dsn: &Dsn, tls: bool) -> Result<Link, WireError> 
         ("user", dsn.user()),
         ("database", dsn.database()),
         ("replication", "database"),
-        (
-            "application_name",
-            dsn.config().get_application_name().unwrap_or("relay"),
-        ),
+        ("application_name", dsn.config().get_application_name().unwrap_or("relay")),
         ("client_encoding", "UTF8"),
         // The text forms that the decoder counts on, whatever the server's own settings are.
-        (
-            "options",
-            "-c datestyle=ISO -c timezone=UTC -c extra_float_digits=3 -c bytea_output=hex",
-        ),
+        ("options", "-c datestyle=ISO -c timezone=UTC -c extra_float_digits=3 -c bytea_output=hex"),
     ];
     frontend::startup_message(parameters, &mut out).map_err(|e| link.io("logging in to", e))?;
     link.send(&mut out).await?;
@@ -178,10 +137,8 @@ async fn login(mut link: Link, dsn: &Dsn, tls: bool) -> Result<Link, WireError> 
             Message::AuthenticationSasl(body) => scram(&mut link, dsn, &body).await?,
             Message::ReadyForQuery(_) => return Ok(link),
             _ => {
-                return Err(link.refuse_login(
-                    dsn,
-                    "it asks for a kind of login that is not supported here",
-                ));
+                return Err(link
+                    .refuse_login(dsn, "it asks for a kind of login that is not supported here"));
             }
         }
     }
@@ -206,38 +163,24 @@ async fn scram(link: &mut Link, dsn: &Dsn, body: &AuthenticationSaslBody) -> Res
     let Message::AuthenticationSaslContinue(body) = link.message("a SCRAM challenge").await? else {
         return Err(link.refuse_login(dsn, "it broke off the SCRAM exchange"));
     };
-    exchange
-        .update(body.data())
-        .map_err(|e| link.io("logging in to", e))?;
+    exchange.update(body.data()).map_err(|e| link.io("logging in to", e))?;
     frontend::sasl_response(exchange.message(), &mut out)
         .map_err(|e| link.io("logging in to", e))?;
     link.send(&mut out).await?;
     let Message::AuthenticationSaslFinal(body) = link.message("the end of SCRAM").await? else {
         return Err(link.refuse_login(dsn, "it broke off the SCRAM exchange"));
     };
-    exchange
-        .finish(body.data())
-        .map_err(|e| link.io("logging in to", e))
+    exchange.finish(body.data()).map_err(|e| link.io("logging in to", e))
 }
 
 impl Link {
     pub(super) fn io(&self, doing: &'static str, source: io::Error) -> WireError {
-        WireError::Io {
-            doing,
-            server: self.server.clone(),
-            source,
-        }
+        WireError::Io { doing, server: self.server.clone(), source }
     }
 
     pub(super) async fn send(&mut self, out: &mut BytesMut) -> Result<(), WireError> {
-        self.stream
-            .write_all(out)
-            .await
-            .map_err(|e| self.io("writing to", e))?;
-        self.stream
-            .flush()
-            .await
-            .map_err(|e| self.io("writing to", e))?;
+        self.stream.write_all(out).await.map_err(|e| self.io("writing to", e))?;
+        self.stream.flush().await.map_err(|e| self.io("writing to", e))?;
         out.clear();
         Ok(())
     }
@@ -271,35 +214,19 @@ impl Link {
 
     fn password<'a>(&self, dsn: &'a Dsn) -> Result<&'a [u8], WireError> {
         dsn.config().get_password().ok_or_else(|| {
-            self.refuse_login(
-                dsn,
-                "it asks for a password and the connection string has none",
-            )
+            self.refuse_login(dsn, "it asks for a password and the connection string has none")
         })
     }
 
     fn refuse_login(&self, dsn: &Dsn, message: &str) -> WireError {
         let (server, user) = (self.server.clone(), dsn.user().to_owned());
-        WireError::Login {
-            server,
-            user,
-            message: message.to_owned(),
-        }
+        WireError::Login { server, user, message: message.to_owned() }
     }
 
     fn refused(&self, error: ServerError) -> WireError {
         if error.code.starts_with("28") {
-            let user = self
-                .server
-                .split(['/', '@'])
-                .nth(2)
-                .unwrap_or_default()
-                .to_owned();
-            return WireError::Login {
-                server: self.server.clone(),
-                user,
-                message: error.message,
-            };
+            let user = self.server.split(['/', '@']).nth(2).unwrap_or_default().to_owned();
+            return WireError::Login { server: self.server.clone(), user, message: error.message };
         }
         WireError::Server(error)
     }
@@ -309,8 +236,6 @@ impl Link {
 pub(super) fn whole_message(input: &[u8]) -> Option<(u8, &[u8])> {
     let (tag, rest) = input.split_first()?;
     let (length, rest) = rest.split_first_chunk::<4>()?;
-    let length = usize::try_from(u32::from_be_bytes(*length))
-        .ok()?
-        .checked_sub(4)?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?.checked_sub(4)?;
     rest.get(..length).map(|body| (*tag, body))
 }

@@ -38,9 +38,7 @@ impl ServerError {
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (SQLSTATE {})", self.message, self.code)?;
-        self.detail
-            .as_ref()
-            .map_or(Ok(()), |detail| write!(f, "; {detail}"))
+        self.detail.as_ref().map_or(Ok(()), |detail| write!(f, "; {detail}"))
     }
 }
 
@@ -135,9 +133,9 @@ impl WireError {
             Self::Io { .. } | Self::TimeOut { .. } | Self::Closed | Self::SlotInUse { .. } => true,
             Self::Dsn(error) => error.is_transient(),
             // 08 connection, 53 resources, 57 operator intervention, 58 system.
-            Self::Server(error) => ["08", "53", "57", "58"]
-                .iter()
-                .any(|c| error.code.starts_with(c)),
+            Self::Server(error) => {
+                ["08", "53", "57", "58"].iter().any(|c| error.code.starts_with(c))
+            }
             Self::NoTls { .. }
             | Self::Login { .. }
             | Self::SlotMissing { .. }
@@ -155,10 +153,7 @@ mod tests {
     fn an_error_response_reads_and_a_cut_one_does_not_panic() {
         let body = b"SERROR\0C55006\0Mslot is active\0Dby pid 7\0\0";
         let error = ServerError::parse(body);
-        assert_eq!(
-            error.to_string(),
-            "slot is active (SQLSTATE 55006); by pid 7"
-        );
+        assert_eq!(error.to_string(), "slot is active (SQLSTATE 55006); by pid 7");
         for end in 0..body.len() {
             let _ = ServerError::parse(&body[..end]);
         }

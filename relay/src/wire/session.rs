@@ -41,9 +41,7 @@ pub struct Session {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("server", &self.link.server)
-            .finish_non_exhaustive()
+        f.debug_struct("Session").field("server", &self.link.server).finish_non_exhaustive()
     }
 }
 
@@ -58,10 +56,7 @@ impl Session {
         slot: &str,
         publication: &str,
     ) -> Result<(Self, Identity), WireError> {
-        let mut session = Self {
-            link: open(dsn).await?,
-            used: 0,
-        };
+        let mut session = Self { link: open(dsn).await?, used: 0 };
         let identity = session.identify().await?;
         let publication = publication.replace('"', "\"\"").replace('\'', "''");
         let command = format!(
@@ -101,9 +96,8 @@ impl Session {
                 Message::DataRow(row) => {
                     let mut ranges = row.ranges();
                     while let Ok(Some(range)) = ranges.next() {
-                        let value = range
-                            .and_then(|range| row.buffer().get(range))
-                            .unwrap_or_default();
+                        let value =
+                            range.and_then(|range| row.buffer().get(range)).unwrap_or_default();
                         fields.push(String::from_utf8_lossy(value).into_owned());
                     }
                 }
@@ -117,10 +111,7 @@ impl Session {
                 timeline: timeline.clone(),
                 log_end: log_end.parse().unwrap_or_default(),
             }),
-            _ => Err(WireError::Unexpected {
-                expected: "the system's identity",
-                tag: 'D',
-            }),
+            _ => Err(WireError::Unexpected { expected: "the system's identity", tag: 'D' }),
         }
     }
 
@@ -158,16 +149,11 @@ impl Session {
     /// Refuses a message longer than any that Postgres sends, before it is buffered.
     fn check_length(&self) -> Result<(), WireError> {
         let header = self.link.input.get(self.used + 1..self.used + 5);
-        let length = header
-            .and_then(|h| h.try_into().ok())
-            .map_or(0, u32::from_be_bytes);
+        let length = header.and_then(|h| h.try_into().ok()).map_or(0, u32::from_be_bytes);
         if usize::try_from(length).is_ok_and(|length| length <= LONGEST_MESSAGE) {
             return Ok(());
         }
-        Err(WireError::Unexpected {
-            expected: "a message of at most 1 GiB",
-            tag: '?',
-        })
+        Err(WireError::Unexpected { expected: "a message of at most 1 GiB", tag: '?' })
     }
 
     /// Reads more bytes. Cancel-safe: what was read stays in the buffer.
@@ -186,9 +172,8 @@ impl Session {
     /// # Errors
     /// When the connection is lost, or takes nothing for ten seconds.
     pub async fn send_status(&mut self, received: Lsn, flushed: Lsn) -> Result<(), WireError> {
-        let since_1970 = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_1970 =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let status = StandbyStatus {
             write: received.max(flushed),
             flush: flushed,
@@ -202,13 +187,9 @@ impl Session {
             .write(&mut out);
         const LIMIT: Duration = Duration::from_secs(10);
         let server = self.link.server.clone();
-        tokio::time::timeout(LIMIT, self.link.send(&mut out))
-            .await
-            .map_err(|_| WireError::TimeOut {
-                doing: "reporting to",
-                server,
-                seconds: LIMIT.as_secs(),
-            })?
+        tokio::time::timeout(LIMIT, self.link.send(&mut out)).await.map_err(|_| {
+            WireError::TimeOut { doing: "reporting to", server, seconds: LIMIT.as_secs() }
+        })?
     }
 
     /// Ends the stream and waits until the server has taken note of the last status.
@@ -236,10 +217,7 @@ fn start_refused(slot: &str, error: ServerError) -> WireError {
     let slot = slot.to_owned();
     match error.code.as_str() {
         // object_in_use, undefined_object
-        "55006" => WireError::SlotInUse {
-            slot,
-            message: error.message,
-        },
+        "55006" => WireError::SlotInUse { slot, message: error.message },
         "42704" => WireError::SlotMissing { slot },
         _ => WireError::Server(error),
     }

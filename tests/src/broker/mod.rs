@@ -63,11 +63,7 @@ impl Broker {
         // A thread of its own: a test that waits for a command blocks its own runtime.
         let serving = Arc::clone(&shared);
         std::thread::spawn(move || serve(listener, serving, stopped));
-        Self {
-            shared,
-            endpoint: format!("http://{address}"),
-            _stop: stop,
-        }
+        Self { shared, endpoint: format!("http://{address}"), _stop: stop }
     }
 
     /// Where it answers.
@@ -92,11 +88,7 @@ impl Broker {
     }
 
     fn target(&self, key: &str, name: &str, limit: usize) {
-        let target = Target {
-            fifo: name.ends_with(".fifo"),
-            limit,
-            deduplicates: true,
-        };
+        let target = Target { fifo: name.ends_with(".fifo"), limit, deduplicates: true };
         self.shared.state().targets.insert(key.to_owned(), target);
     }
 
@@ -116,10 +108,7 @@ impl Broker {
             topic.ends_with(".fifo") || !queue.ends_with(".fifo"),
             "a standard topic cannot feed a FIFO queue"
         );
-        self.shared
-            .state()
-            .subscriptions
-            .push((topic.to_owned(), queue.to_owned()));
+        self.shared.state().subscriptions.push((topic.to_owned(), queue.to_owned()));
     }
 
     /// The next requests to publish meet these faults, one each.
@@ -139,11 +128,7 @@ impl Broker {
 
     fn summary(&self) -> String {
         let state = self.state();
-        format!(
-            "requests {}, accepted {}",
-            state.requests,
-            state.accepted.len()
-        )
+        format!("requests {}, accepted {}", state.requests, state.accepted.len())
     }
 
     /// Waits until `condition` holds.
@@ -158,11 +143,7 @@ impl Broker {
                 return;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(
-                !left.is_zero(),
-                "expected {what} within {limit:?}; {}",
-                self.summary()
-            );
+            assert!(!left.is_zero(), "expected {what} within {limit:?}; {}", self.summary());
             let _ = tokio::time::timeout(left.min(Duration::from_millis(100)), changed).await;
         }
     }
@@ -194,9 +175,7 @@ fn serve(listener: std::net::TcpListener, shared: Arc<Shared>, stopped: oneshot:
         .build()
         .expect("start a runtime");
     runtime.block_on(async move {
-        listener
-            .set_nonblocking(true)
-            .expect("make the port asynchronous");
+        listener.set_nonblocking(true).expect("make the port asynchronous");
         let listener = tokio::net::TcpListener::from_std(listener).expect("take over the port");
         let app = axum::Router::new()
             .fallback(move |headers: HeaderMap, body: Bytes| {
@@ -226,9 +205,7 @@ impl Protocol {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
-        response
-            .headers_mut()
-            .insert("content-type", axum::http::HeaderValue::from_static(kind));
+        response.headers_mut().insert("content-type", axum::http::HeaderValue::from_static(kind));
         response
     }
 
@@ -244,29 +221,17 @@ impl Protocol {
 }
 
 fn refusal(code: &'static str, message: &str) -> Refusal {
-    Refusal {
-        code,
-        message: message.to_owned(),
-    }
+    Refusal { code, message: message.to_owned() }
 }
 
 async fn answer(shared: Arc<Shared>, headers: HeaderMap, body: Bytes) -> Response<Body> {
-    let target = headers
-        .get("x-amz-target")
-        .and_then(|value| value.to_str().ok());
-    let protocol = if target.is_some() {
-        Protocol::Sqs
-    } else {
-        Protocol::Sns
-    };
+    let target = headers.get("x-amz-target").and_then(|value| value.to_str().ok());
+    let protocol = if target.is_some() { Protocol::Sqs } else { Protocol::Sns };
     let signed = headers.get("authorization").and_then(|v| v.to_str().ok());
     if !signed.is_some_and(|v| v.starts_with("AWS4-HMAC-SHA256 ")) {
         return protocol.refuse(
             403,
-            &refusal(
-                "MissingAuthenticationToken",
-                "Request is missing Authentication Token",
-            ),
+            &refusal("MissingAuthenticationToken", "Request is missing Authentication Token"),
         );
     }
     let response = match target.and_then(|t| t.strip_prefix("AmazonSQS.")) {
@@ -297,10 +262,7 @@ async fn answer_sns(shared: &Shared, fields: &sns::Fields) -> Response<Body> {
             let entries = sns::entries(fields);
             publish(shared, Protocol::Sns, &arn, &topic, &entries).await
         }
-        _ => Protocol::Sns.refuse(
-            400,
-            &refusal("InvalidAction", "The action is not known here"),
-        ),
+        _ => Protocol::Sns.refuse(400, &refusal("InvalidAction", "The action is not known here")),
     }
 }
 
@@ -309,10 +271,8 @@ async fn answer_sqs(shared: &Shared, action: &str, request: &Value) -> Response<
     let known = shared.state().targets.get(&name).cloned();
     let Some(queue) = known else {
         shared.state().requests += 1;
-        let mut response = Protocol::Sqs.refuse(
-            400,
-            &refusal("QueueDoesNotExist", "The specified queue does not exist."),
-        );
+        let mut response = Protocol::Sqs
+            .refuse(400, &refusal("QueueDoesNotExist", "The specified queue does not exist."));
         let code =
             axum::http::HeaderValue::from_static("AWS.SimpleQueueService.NonExistentQueue;Sender");
         response.headers_mut().insert("x-amzn-query-error", code);
@@ -333,24 +293,17 @@ async fn answer_sqs(shared: &Shared, action: &str, request: &Value) -> Response<
                 .and_then(|n| usize::try_from(n).ok())
                 .unwrap_or(1);
             let wait = Duration::from_secs(request["WaitTimeSeconds"].as_u64().unwrap_or(0));
-            ok(sqs::received(
-                &receive(shared, &name, most.min(10), wait).await,
-            ))
+            ok(sqs::received(&receive(shared, &name, most.min(10), wait).await))
         }
         "DeleteMessageBatch" => {
             let mut done = Vec::new();
             for entry in request["Entries"].as_array().into_iter().flatten() {
-                shared
-                    .state()
-                    .delete(&name, entry["ReceiptHandle"].as_str().unwrap_or_default());
+                shared.state().delete(&name, entry["ReceiptHandle"].as_str().unwrap_or_default());
                 done.push(json!({ "Id": entry["Id"] }));
             }
             ok(json!({ "Successful": done, "Failed": [] }))
         }
-        _ => Protocol::Sqs.refuse(
-            400,
-            &refusal("InvalidAction", "The action is not known here"),
-        ),
+        _ => Protocol::Sqs.refuse(400, &refusal("InvalidAction", "The action is not known here")),
     }
 }
 
@@ -419,17 +372,10 @@ async fn misbehave(
         Some(Fault::Refuse(code)) => {
             protocol.refuse(400, &refusal(code, "Refused as the test asked"))
         }
-        Some(Fault::FailEntries {
-            places,
-            code,
-            sender_fault,
-        }) => {
-            let failed = places.into_iter().map(|at| {
-                (
-                    at,
-                    (refusal(code, "Failed as the test asked"), sender_fault),
-                )
-            });
+        Some(Fault::FailEntries { places, code, sender_fault }) => {
+            let failed = places
+                .into_iter()
+                .map(|at| (at, (refusal(code, "Failed as the test asked"), sender_fault)));
             take(failed.collect())
         }
     }
@@ -467,9 +413,6 @@ fn cut() -> Response<Body> {
     let broken =
         futures_util::stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut")) });
     let mut response = Response::new(Body::from_stream(broken));
-    response.headers_mut().insert(
-        "content-length",
-        axum::http::HeaderValue::from_static("1000"),
-    );
+    response.headers_mut().insert("content-length", axum::http::HeaderValue::from_static("1000"));
     response
 }

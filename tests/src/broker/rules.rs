@@ -21,10 +21,7 @@ impl Entry {
     /// Its size as AWS counts it: the body, and each attribute's name, type and value.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let attributes = self
-            .attributes
-            .iter()
-            .map(|(n, v)| n.len() + "String".len() + v.len());
+        let attributes = self.attributes.iter().map(|(n, v)| n.len() + "String".len() + v.len());
         self.body.len() + attributes.sum::<usize>()
     }
 }
@@ -39,10 +36,7 @@ pub struct Refusal {
 }
 
 fn refuse<T>(code: &'static str, message: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal {
-        code,
-        message: message.into(),
-    })
+    Err(Refusal { code, message: message.into() })
 }
 
 /// What the whole batch must be; a refusal is for all of it.
@@ -51,10 +45,7 @@ fn refuse<T>(code: &'static str, message: impl Into<String>) -> Result<T, Refusa
 /// The first rule that is broken.
 pub fn batch(entries: &[Entry], limit: usize) -> Result<(), Refusal> {
     if entries.is_empty() {
-        return refuse(
-            "EmptyBatchRequest",
-            "The batch request doesn't contain any entries.",
-        );
+        return refuse("EmptyBatchRequest", "The batch request doesn't contain any entries.");
     }
     if entries.len() > 10 {
         return refuse(
@@ -128,10 +119,9 @@ pub fn entry(entry: &Entry, fifo: bool) -> Result<(), Refusal> {
     }
     let legal_id =
         |id: &str| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
-    for (name, id) in [
-        ("MessageGroupId", &entry.group),
-        ("MessageDeduplicationId", &entry.deduplication),
-    ] {
+    for (name, id) in
+        [("MessageGroupId", &entry.group), ("MessageDeduplicationId", &entry.deduplication)]
+    {
         match id {
             Some(id) if !legal_id(id) => {
                 return refuse("InvalidParameter", format!("Invalid parameter: {name}"));
@@ -175,13 +165,7 @@ mod tests {
         );
         assert_eq!(code(&[good("a"), good("a")]), "BatchEntryIdsNotDistinct");
         assert_eq!(code(&[good("a b")]), "InvalidBatchEntryId");
-        assert_eq!(
-            code(&[Entry {
-                body: "x".repeat(100),
-                ..good("a")
-            }]),
-            "BatchRequestTooLong"
-        );
+        assert_eq!(code(&[Entry { body: "x".repeat(100), ..good("a") }]), "BatchRequestTooLong");
     }
 
     #[test]
@@ -189,65 +173,22 @@ mod tests {
         assert_eq!(entry(&good("a"), true), Ok(()));
         let code = |e: Entry| entry(&e, true).unwrap_err().code;
         assert_eq!(
-            code(Entry {
-                body: "\u{ffff}".to_owned(),
-                ..good("a")
-            }),
+            code(Entry { body: "\u{ffff}".to_owned(), ..good("a") }),
             "InvalidMessageContents"
         );
+        assert_eq!(code(Entry { body: String::new(), ..good("a") }), "InvalidParameter");
+        assert_eq!(code(Entry { group: None, ..good("a") }), "InvalidParameter");
+        assert_eq!(code(Entry { group: Some("a b".to_owned()), ..good("a") }), "InvalidParameter");
         assert_eq!(
-            code(Entry {
-                body: String::new(),
-                ..good("a")
-            }),
+            code(Entry { deduplication: Some("d".repeat(129)), ..good("a") }),
             "InvalidParameter"
         );
         assert_eq!(
-            code(Entry {
-                group: None,
-                ..good("a")
-            }),
-            "InvalidParameter"
-        );
-        assert_eq!(
-            code(Entry {
-                group: Some("a b".to_owned()),
-                ..good("a")
-            }),
-            "InvalidParameter"
-        );
-        assert_eq!(
-            code(Entry {
-                deduplication: Some("d".repeat(129)),
-                ..good("a")
-            }),
-            "InvalidParameter"
-        );
-        assert_eq!(
-            code(Entry {
-                attributes: vec![("n".to_owned(), String::new())],
-                ..good("a")
-            }),
+            code(Entry { attributes: vec![("n".to_owned(), String::new())], ..good("a") }),
             "InvalidParameterValue"
         );
         let many = (0..11).map(|n| (format!("n{n}"), "v".to_owned())).collect();
-        assert_eq!(
-            code(Entry {
-                attributes: many,
-                ..good("a")
-            }),
-            "InvalidParameterValue"
-        );
-        assert_eq!(
-            entry(
-                &Entry {
-                    group: None,
-                    deduplication: None,
-                    ..good("a")
-                },
-                false
-            ),
-            Ok(())
-        );
+        assert_eq!(code(Entry { attributes: many, ..good("a") }), "InvalidParameterValue");
+        assert_eq!(entry(&Entry { group: None, deduplication: None, ..good("a") }, false), Ok(()));
     }
 }

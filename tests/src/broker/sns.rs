@@ -18,9 +18,7 @@ pub(super) fn entries(fields: &Fields) -> Vec<Entry> {
     let mut entries = Vec::new();
     for n in 1.. {
         let field = |name: &str| {
-            fields
-                .get(&format!("PublishBatchRequestEntries.member.{n}.{name}"))
-                .cloned()
+            fields.get(&format!("PublishBatchRequestEntries.member.{n}.{name}")).cloned()
         };
         let Some(id) = field("Id") else { break };
         let attributes = (1..).map_while(|m| {
@@ -52,10 +50,7 @@ pub(super) fn topic_attributes(arn: &str, fifo: bool, limit: Option<usize>) -> S
             "<entry><key>MaximumMessageSize</key><value>{limit}</value></entry>"
         );
     }
-    result(
-        "GetTopicAttributes",
-        &format!("<Attributes>{attributes}</Attributes>"),
-    )
+    result("GetTopicAttributes", &format!("<Attributes>{attributes}</Attributes>"))
 }
 
 pub(super) fn published(entries: &[Entry], failed: &HashMap<usize, (Refusal, bool)>) -> String {
@@ -75,10 +70,7 @@ pub(super) fn published(entries: &[Entry], failed: &HashMap<usize, (Refusal, boo
             ),
         };
     }
-    result(
-        "PublishBatch",
-        &format!("<Successful>{good}</Successful><Failed>{bad}</Failed>"),
-    )
+    result("PublishBatch", &format!("<Successful>{good}</Successful><Failed>{bad}</Failed>"))
 }
 
 fn result(action: &str, inner: &str) -> String {

@@ -21,10 +21,7 @@ pub(super) fn entries(request: &Value) -> Vec<Entry> {
                 .into_iter()
                 .flatten()
                 .map(|(name, value)| {
-                    (
-                        name.clone(),
-                        text(&value["StringValue"]).unwrap_or_default(),
-                    )
+                    (name.clone(), text(&value["StringValue"]).unwrap_or_default())
                 })
                 .collect(),
         })
@@ -33,10 +30,7 @@ pub(super) fn entries(request: &Value) -> Vec<Entry> {
 
 /// The queue's name at the end of its URL.
 pub(super) fn queue(request: &Value) -> String {
-    let url = request["QueueUrl"]
-        .as_str()
-        .or(request["QueueName"].as_str())
-        .unwrap_or_default();
+    let url = request["QueueUrl"].as_str().or(request["QueueName"].as_str()).unwrap_or_default();
     url.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
@@ -71,10 +65,8 @@ pub(super) fn received(messages: &[Message]) -> Value {
 }
 
 fn md5(text: &str) -> String {
-    Md5::digest(text.as_bytes())
-        .iter()
-        .fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+    Md5::digest(text.as_bytes()).iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }

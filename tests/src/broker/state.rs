@@ -84,10 +84,8 @@ impl State {
         for entry in entries {
             let key = (target.to_owned(), Self::key(entry));
             if !self.in_flight.insert(key.clone()) {
-                self.violations.push(format!(
-                    "two entries of the key {} in flight to {target}",
-                    key.1
-                ));
+                self.violations
+                    .push(format!("two entries of the key {} in flight to {target}", key.1));
             }
         }
     }
@@ -95,17 +93,13 @@ impl State {
     /// Notes that they were answered, or that the client will not wait for it.
     pub(super) fn answered(&mut self, target: &str, entries: &[Entry]) {
         for entry in entries {
-            self.in_flight
-                .remove(&(target.to_owned(), Self::key(entry)));
+            self.in_flight.remove(&(target.to_owned(), Self::key(entry)));
         }
     }
 
     /// Accepts one entry: records it, and delivers it unless it is a repeat.
     pub(super) fn accept(&mut self, target: &str, entry: &Entry, now: Instant, sent_at: i128) {
-        let deduplicates = self
-            .targets
-            .get(target)
-            .is_some_and(|t| t.fifo && t.deduplicates);
+        let deduplicates = self.targets.get(target).is_some_and(|t| t.fifo && t.deduplicates);
         let repeat = match entry.deduplication.as_ref().filter(|_| deduplicates) {
             None => false,
             Some(id) => {
@@ -118,8 +112,7 @@ impl State {
                 repeat
             }
         };
-        self.deduplication
-            .retain(|_, at| now.duration_since(*at) < DEDUPLICATION);
+        self.deduplication.retain(|_, at| now.duration_since(*at) < DEDUPLICATION);
         let request = self.requests;
         self.accepted.push(Accepted {
             target: target.to_owned(),
@@ -160,19 +153,11 @@ impl State {
             return Vec::new();
         };
         let is_out = |m: &Message| m.hidden_until.is_some_and(|until| until > now);
-        let blocked: HashSet<String> = messages
-            .iter()
-            .filter(|m| is_out(m))
-            .filter_map(|m| m.entry.group.clone())
-            .collect();
+        let blocked: HashSet<String> =
+            messages.iter().filter(|m| is_out(m)).filter_map(|m| m.entry.group.clone()).collect();
         let mut taken = Vec::new();
         for message in messages.iter_mut() {
-            let held = fifo
-                && message
-                    .entry
-                    .group
-                    .as_ref()
-                    .is_some_and(|g| blocked.contains(g));
+            let held = fifo && message.entry.group.as_ref().is_some_and(|g| blocked.contains(g));
             if taken.len() == most || is_out(message) || held {
                 continue;
             }

@@ -31,10 +31,7 @@ pub async fn run<H: Handler>(handler: H, read_model: &Dsn) -> Result<(), Error> 
     let mut consumer = Consumer::new(handler, read_model);
     // Before the first invocation: Lambda gives the start more processor time.
     if let Err(error) = consumer.connect().await {
-        tracing::warn!(
-            error = chain(&error),
-            "not connected yet; the first delivery tries again"
-        );
+        tracing::warn!(error = chain(&error), "not connected yet; the first delivery tries again");
     }
     let consumer = Mutex::new(consumer);
     let function = |invocation: LambdaEvent<Invocation>| invoke(&consumer, invocation.payload);
@@ -49,23 +46,15 @@ async fn invoke<H: Handler>(
     let records = messages.into_iter().map(record).collect();
     let result = consumer.lock().await.deliver(records).await;
     result.and_then(|report| respond(&report)).map_err(|error| {
-        tracing::error!(
-            error = chain(&error),
-            "the whole batch goes back to the queue"
-        );
-        Diagnostic {
-            error_type: error.kind().to_owned(),
-            error_message: chain(&error),
-        }
+        tracing::error!(error = chain(&error), "the whole batch goes back to the queue");
+        Diagnostic { error_type: error.kind().to_owned(), error_message: chain(&error) }
     })
 }
 
 fn record(message: SqsMessage) -> Record {
     let attributes = message.attributes;
     // Only FIFO queues number their messages; that tells them where no ARN is given.
-    let fifo = message
-        .event_source_arn
-        .is_some_and(|arn| arn.ends_with(".fifo"))
+    let fifo = message.event_source_arn.is_some_and(|arn| arn.ends_with(".fifo"))
         || attributes.contains_key("SequenceNumber");
     Record::new(message.message_id, message.body, fifo, |name| {
         attributes.get(name).map(String::as_str)
@@ -131,12 +120,7 @@ mod tests {
 
     #[test]
     fn an_invocation_without_records_is_an_empty_batch() {
-        for body in [
-            "{}",
-            r#"{"Records":null}"#,
-            r#"{"Records":[]}"#,
-            r#"{"key":"value"}"#,
-        ] {
+        for body in ["{}", r#"{"Records":null}"#, r#"{"Records":[]}"#, r#"{"key":"value"}"#] {
             let invocation: Invocation = serde_json::from_str(body).unwrap();
             assert!(invocation.records.unwrap_or_default().is_empty(), "{body}");
         }

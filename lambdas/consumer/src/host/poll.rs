@@ -33,10 +33,7 @@ pub async fn client() -> Client {
     let http = aws_smithy_http_client::Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
         .build_https();
-    let config = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http)
-        .load()
-        .await;
+    let config = aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await;
     Client::new(&config)
 }
 
@@ -57,10 +54,8 @@ pub async fn run<H: Handler + Clone>(
         consumer: Consumer::new(handler.clone(), read_model),
         stopped: stopped.clone(),
     };
-    let mut workers: Vec<_> = (0..workers.max(1))
-        .map(worker)
-        .map(|worker| Box::pin(worker.work()))
-        .collect();
+    let mut workers: Vec<_> =
+        (0..workers.max(1)).map(worker).map(|worker| Box::pin(worker.work())).collect();
     let mut until = pin!(until);
     let mut stopping = false;
     poll_fn(|context| {
@@ -70,11 +65,7 @@ pub async fn run<H: Handler + Clone>(
             stop.send_replace(true);
         }
         workers.retain_mut(|worker| worker.as_mut().poll(context).is_pending());
-        if workers.is_empty() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        if workers.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
 }
@@ -141,15 +132,10 @@ impl<H: Handler> Worker<'_, H> {
         for message in messages {
             let attributes = message.attributes.unwrap_or_default();
             receipts.push(message.receipt_handle);
-            records.push(Record::new(
-                message.message_id,
-                message.body,
-                fifo,
-                |name| {
-                    let name = MessageSystemAttributeName::from(name);
-                    attributes.get(&name).map(String::as_str)
-                },
-            ));
+            records.push(Record::new(message.message_id, message.body, fifo, |name| {
+                let name = MessageSystemAttributeName::from(name);
+                attributes.get(&name).map(String::as_str)
+            }));
         }
         let report = self.consumer.deliver(records).await;
         let report = report.map_err(|error| chain(&error))?;
@@ -183,9 +169,7 @@ impl<H: Handler> Worker<'_, H> {
             .await;
         let left = deleted.as_ref().map_or(count, |answer| answer.failed.len());
         if left > 0 {
-            let error = deleted
-                .err()
-                .map(|error| DisplayErrorContext(error).to_string());
+            let error = deleted.err().map(|error| DisplayErrorContext(error).to_string());
             tracing::warn!(
                 left,
                 error,
@@ -197,8 +181,7 @@ impl<H: Handler> Worker<'_, H> {
 
 /// Doubles with each failure, at random below that.
 fn pause(failures: u32) -> Duration {
-    let longest = Duration::from_millis(100)
-        .saturating_mul(1 << failures.min(12))
-        .min(LONGEST_PAUSE);
+    let longest =
+        Duration::from_millis(100).saturating_mul(1 << failures.min(12)).min(LONGEST_PAUSE);
     longest.mul_f64(fastrand::f64())
 }
