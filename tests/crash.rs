@@ -88,8 +88,9 @@ async fn ten_kills_in_the_middle_of_the_load_lose_nothing_and_leave_the_read_mod
     for _ in 0..10 {
         let before = world.broker.state().accepted.len();
         let mut relay = world.run(&topic).await?;
-        world.broker.wait("the relay to publish", LIMIT, |s| s.accepted.len() > before).await;
-        tokio::time::sleep(Duration::from_millis(rng.u64(0..250))).await;
+        // A random moment, told by what has happened and not by a clock.
+        let more = rng.usize(1..200);
+        world.broker.wait("more events", LIMIT, |s| s.accepted.len() >= before + more).await;
         relay.kill();
     }
     // No new orders: those that were begun come to their end.
@@ -153,8 +154,11 @@ async fn an_event_is_confirmed_only_once_the_broker_has_it() -> Result<()> {
         client.execute(INSERT, &[&format!("later{n}"), &1_i64, &"order.created", &"{}"]).await?;
     }
     world.broker.wait("the later ones", LIMIT, |s| s.accepted.len() == 20).await;
-    // Time for several reports of the position, then the crash.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    // A report of the position that was sent after all that, then the crash.
+    let now: String = client.query_one("select clock_timestamp()::text", &[]).await?.get(0);
+    let reported =
+        format!("select coalesce(max(reply_time) > '{now}', false) from pg_stat_replication");
+    world.until(&client, &reported).await?;
     relay.kill();
     let _relay = world.run(&topic).await?;
     world

@@ -13,4 +13,5 @@ mod harness;
 mod ordering;
 mod preconditions;
 mod purity;
+mod readme;
 mod whole_path;

@@ -191,3 +191,87 @@ fn set_aside(
     };
     Taken::SetAside(transaction, Box::new(letter))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Destinations;
+    use pgoutput::encode;
+    use proptest::prelude::*;
+
+    fn intake() -> Intake {
+        let destinations =
+            Destinations { addresses: Vec::new(), default: Some(0), by_type: [].into() };
+        Intake::new(Routes::new(&destinations), "test".to_owned())
+    }
+
+    fn content(id: u128) -> String {
+        format!(
+            r#"{{"event_id":"{}","recorded_at":"2026-01-15T10:30:00Z","aggregate_type":"order","aggregate_id":"o{id}","event_type":"order.created","event_version":"1.0","data":{{}},"metadata":{{}}}}"#,
+            uuid::Uuid::from_u128(id)
+        )
+    }
+
+    /// The stream of transactions of these sizes, as encoded messages; every third change is
+    /// one that no one reads.
+    fn stream(sizes: &[u32]) -> Vec<Vec<Vec<u8>>> {
+        let mut id = 0;
+        let encoded = |message: &Message<'_>| {
+            let mut out = Vec::new();
+            encode::message(message, &mut out).unwrap();
+            out
+        };
+        let transactions = (1_u64..).zip(sizes).map(|(n, size)| {
+            let (commit_lsn, end_lsn) = ((n * 100).into(), (n * 100 + 100).into());
+            let mut messages =
+                vec![encoded(&Message::Begin { commit_lsn, commit_time: 0, xid: 1 })];
+            for change in 0..*size {
+                id += 1;
+                let content = content(id);
+                let prefix = if change % 3 == 2 { "someone else" } else { EMIT_PREFIX };
+                messages.push(encoded(&Message::Message {
+                    transactional: true,
+                    lsn: commit_lsn,
+                    prefix,
+                    content: content.as_bytes(),
+                }));
+            }
+            messages.push(encoded(&Message::Commit { commit_lsn, end_lsn, commit_time: 0 }));
+            messages
+        });
+        transactions.collect()
+    }
+
+    fn take(intake: &mut Intake, data: &[u8]) -> Option<(String, Position)> {
+        let frame = Frame::XLogData { start: 0.into(), end: 0.into(), clock: 0, data };
+        match intake.take(frame).unwrap() {
+            Some(Taken::Send(entry)) => Some((entry.event.body, entry.position)),
+            Some(other) => panic!("expected an event to send, found {other:?}"),
+            None => None,
+        }
+    }
+
+    proptest! {
+        /// However often the connection is cut, this process takes each event once, in the
+        /// same order, at the same place, as the same bytes.
+        #[test]
+        fn a_stream_that_is_cut_anywhere_gives_the_same_events_once(
+            sizes in proptest::collection::vec(0_u32..6, 1..6),
+            cuts in proptest::collection::vec(0_usize..20, 0..4),
+        ) {
+            let stream = stream(&sizes);
+            let mut whole = intake();
+            let expected: Vec<_> = stream.iter().flatten().filter_map(|m| take(&mut whole, m)).collect();
+
+            let mut intake = intake();
+            let mut found = Vec::new();
+            for cut in cuts.into_iter().map(Some).chain([None]) {
+                intake.reconnected();
+                // Nothing was settled, so the server sends all of it again, up to the cut.
+                let messages = stream.iter().flatten().take(cut.unwrap_or(usize::MAX));
+                found.extend(messages.filter_map(|m| take(&mut intake, m)));
+            }
+            prop_assert_eq!(found, expected);
+        }
+    }
+}

@@ -43,6 +43,14 @@ pub enum LedgerError {
         /// The newest commit LSN read before it.
         newest: Lsn,
     },
+    /// A transaction that was cut off was not sent again.
+    #[error(
+        "expected the rest of the transaction at {commit}, found the next one: the slot was moved on without this process; restart the relay"
+    )]
+    Vanished {
+        /// The commit LSN of what was cut off.
+        commit: Lsn,
+    },
 }
 
 #[derive(Debug)]
@@ -99,6 +107,10 @@ impl Ledger {
                 }
             }),
             Err(at) if at == self.open.len() => {
+                // It would hold the flush position for ever, and no one would see why.
+                if let Some(Transaction { end: None, commit_lsn: commit, .. }) = self.open.back() {
+                    return Err(LedgerError::Vanished { commit: *commit });
+                }
                 self.open.push_back(Transaction { commit_lsn, taken: 0, pending: 0, end: None });
                 Ok(Begun::Take { id: TransactionId(self.front + at as u64), from: 0 })
             }
@@ -254,9 +266,13 @@ mod tests {
     #[test]
     fn another_history_is_refused() {
         let mut ledger = Ledger::default();
-        taken(ledger.begin(Lsn::from(10)));
+        let (first, _) = taken(ledger.begin(Lsn::from(10)));
+        ledger.take(first, 0, 1);
+        ledger.end(first, Lsn::from(15), 0);
         taken(ledger.begin(Lsn::from(30)));
         assert!(matches!(ledger.begin(Lsn::from(20)), Err(LedgerError::OutOfOrder { .. })));
+        let vanished = LedgerError::Vanished { commit: Lsn::from(30) };
+        assert_eq!(ledger.begin(Lsn::from(40)), Err(vanished));
     }
 
     proptest! {

@@ -103,7 +103,14 @@ fn configuration(path: Option<PathBuf>) -> anyhow::Result<Config> {
         Some(path) => std::fs::read_to_string(path).map_err(|source| {
             relay::config::ConfigError::File { path: path.display().to_string(), source }
         })?,
-        None => std::fs::read_to_string(DEFAULT).unwrap_or_default(),
+        None => match std::fs::read_to_string(DEFAULT) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(
+                    relay::config::ConfigError::File { path: DEFAULT.to_owned(), source }.into()
+                );
+            }
+            read => read.unwrap_or_default(),
+        },
     };
     let named = path.unwrap_or_else(|| DEFAULT.into());
     Config::from_sources(&file, std::env::vars())

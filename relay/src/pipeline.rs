@@ -6,17 +6,20 @@ use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::intake::{Intake, IntakeError, Taken};
 use crate::ledger::TransactionId;
 use crate::publish::schedule::{InFlight, Schedule, Work};
-use crate::publish::{Class, DestinationId, Outcome, Outgoing, Publisher, backoff};
+use crate::publish::{DestinationId, Outcome, Outgoing, Publisher};
 use crate::route::Routes;
-use crate::source::{Connected, Slot, Source, SourceError, SourceEvent};
-use crate::wire::{Identity, WireError};
+use crate::source::{Slot, Source, SourceError};
+use crate::wire::Identity;
 use dsn::Dsn;
 use pgoutput::Lsn;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
+
+mod session;
+mod settle;
 
 /// How many dead letters may wait to be written before the reading stops.
 const DEAD_LETTERS_IN_FLIGHT: usize = 64;
@@ -57,6 +60,11 @@ pub enum PipelineError {
     /// The stream cannot be read on.
     #[error("cannot read the stream of changes")]
     Intake(#[from] IntakeError),
+    /// A task ended without an answer: what it carried is sent again after a restart.
+    #[error(
+        "a task of the relay failed without an answer; restart it, nothing was confirmed that was not sent"
+    )]
+    Task,
     /// The server is another one, or went back in its history.
     #[error(
         "expected the server {expected} with log up to {confirmed}, found {found}; a slot of another server or an older copy would lose events: point DATABASE_URL to the right server, or restart the relay to accept this one"
@@ -142,7 +150,7 @@ pub async fn run<P: Publisher>(
             () = sleep_until(deadline), if deadline.is_some() => break,
             () = tokio::time::sleep_until(wake_at.into()) => {}
             Some(done) = pipeline.tasks.join_next() => {
-                if let Ok(done) = done { pipeline.settle(done); }
+                pipeline.settle(done.map_err(|_| PipelineError::Task)?);
             }
             event = pipeline.source.next(), if reading || !matches!(pipeline.source, Source::Streaming(_)) => {
                 pipeline.source_event(event)?;
@@ -269,240 +277,4 @@ impl<P: Publisher> Pipeline<P> {
             done()
         });
     }
-
-    fn settle(&mut self, done: Done) {
-        match done {
-            Done::Answered(destination, batch, outcomes) => {
-                self.answered(destination, batch, outcomes);
-            }
-            Done::SetAside(entry) => {
-                self.dead_letters_in_flight -= 1;
-                self.report.dead_letters += 1;
-                self.intake.ledger().settle(entry.entry.transaction);
-                self.schedule.done(entry);
-            }
-            Done::Recorded(transaction) => {
-                self.dead_letters_in_flight -= 1;
-                self.report.dead_letters += 1;
-                self.intake.ledger().settle(transaction);
-            }
-        }
-    }
-
-    fn answered(
-        &mut self,
-        destination: DestinationId,
-        batch: Vec<InFlight>,
-        outcomes: Vec<Outcome>,
-    ) {
-        let now = Instant::now();
-        let shared = batch.len() > 1;
-        let pause = self.pause_after(destination, &outcomes, shared, now);
-        self.schedule.answered(destination, pause);
-        let name = self.publishers[destination.0].name().to_owned();
-        for (mut held, outcome) in batch.into_iter().zip(outcomes) {
-            match outcome {
-                Outcome::Accepted => {
-                    self.report.published += 1;
-                    self.intake.ledger().settle(held.entry.transaction);
-                    self.schedule.done(held);
-                }
-                Outcome::Failed { class: Class::Event, whole_request: true, .. } if shared => {
-                    held.entry.alone = true;
-                    self.schedule.retry(held, now);
-                }
-                Outcome::Failed { class: Class::Event, code, message, .. } => {
-                    let reason = format!("the destination refused it: {message}");
-                    held.entry.attempts += 1;
-                    let letter = DeadLetter::of(&held.entry, &name, reason, Some(code));
-                    self.set_aside(letter, move || Done::SetAside(held));
-                }
-                Outcome::Failed { code, message, whole_request, .. } => {
-                    if !whole_request {
-                        tracing::warn!(
-                            event_id = %held.entry.event.event_id, destination = name, code, message,
-                            "an event was not accepted; it is tried again and holds back its own key only"
-                        );
-                    }
-                    let wait = backoff(held.entry.attempts, fastrand::f64());
-                    self.schedule.retry(held, pause.unwrap_or(now).max(now + wait));
-                }
-            }
-        }
-    }
-
-    /// For how long to leave a destination alone whose request failed as a whole.
-    fn pause_after(
-        &self,
-        destination: DestinationId,
-        outcomes: &[Outcome],
-        shared: bool,
-        now: Instant,
-    ) -> Option<Instant> {
-        let Some(Outcome::Failed { class, code, message, whole_request: true }) = outcomes.first()
-        else {
-            return None;
-        };
-        if *class == Class::Event {
-            if shared {
-                tracing::debug!(
-                    code,
-                    "a request was refused for the sake of one entry; each goes alone"
-                );
-            }
-            return None;
-        }
-        let failures = self.schedule.failures(destination);
-        let wait = backoff(failures, 0.5 + fastrand::f64() / 2.0);
-        let name = self.publishers[destination.0].name();
-        let held = self.schedule.len();
-        if *class == Class::Destination {
-            tracing::error!(
-                destination = name,
-                code,
-                message,
-                failures = failures + 1,
-                held,
-                ?wait,
-                "the destination is wrong: check that it exists and that the relay may publish to it; no event is lost, all are tried again"
-            );
-        } else {
-            tracing::warn!(
-                destination = name,
-                code,
-                message,
-                failures = failures + 1,
-                held,
-                ?wait,
-                "a request failed; its events are tried again"
-            );
-        }
-        Some(now + wait)
-    }
-
-    fn source_event(&mut self, event: SourceEvent) -> Result<(), PipelineError> {
-        match event {
-            SourceEvent::Connected(Ok(connected)) => self.connected(connected),
-            SourceEvent::Connected(Err(error)) => self.not_connected(error),
-            SourceEvent::TryAgain => {
-                self.source = Source::connect(self.slot.clone());
-                Ok(())
-            }
-            SourceEvent::Filled(Ok(())) => Ok(()),
-            SourceEvent::Filled(Err(error)) => self.lost(error),
-        }
-    }
-
-    fn connected(&mut self, connected: Connected) -> Result<(), PipelineError> {
-        let confirmed = self.intake.ledger().flush_lsn();
-        let found = &connected.identity;
-        if let Some(known) = &self.identity
-            && (known.system_id != found.system_id || found.log_end < confirmed)
-        {
-            return Err(PipelineError::AnotherHistory {
-                expected: known.system_id.clone(),
-                confirmed,
-                found: format!("{} with log up to {}", found.system_id, found.log_end),
-            });
-        }
-        tracing::info!(
-            slot = self.slot.name, publication = self.slot.publication, server = %self.slot.dsn,
-            timeline = found.timeline, confirmed = %confirmed, "streaming"
-        );
-        self.identity = Some(connected.identity);
-        self.status_interval = connected.status_interval;
-        self.connect_attempts = 0;
-        self.intake.reconnected();
-        self.source = Source::Streaming(connected.session);
-        Ok(())
-    }
-
-    fn not_connected(&mut self, error: SourceError) -> Result<(), PipelineError> {
-        // A password that was right once is being changed: wait for the new one.
-        let was_right =
-            self.identity.is_some() && matches!(&error, SourceError::Ask(dsn::Error::Login { .. }));
-        if !error.is_transient() && !was_right {
-            return Err(PipelineError::Source(error));
-        }
-        let in_use = matches!(&error, SourceError::Wire(WireError::SlotInUse { .. }));
-        if in_use {
-            if self.connect_attempts == 0 {
-                tracing::warn!(%error, "standing by: another relay reads from the slot; taking over when it is free");
-            }
-        } else {
-            let cause = causes(&error);
-            tracing::warn!(%error, cause, attempt = self.connect_attempts + 1, "no connection to Postgres; trying again");
-        }
-        // A standby takes over within a second or so; a server that is down gets time.
-        let attempt = if in_use { 3 } else { self.connect_attempts.min(7) };
-        self.source = Source::wait(backoff(attempt, 0.5 + fastrand::f64() / 2.0));
-        self.connect_attempts += 1;
-        Ok(())
-    }
-
-    fn lost(&mut self, error: WireError) -> Result<(), PipelineError> {
-        if let WireError::Protocol(_) | WireError::Unexpected { .. } = error {
-            return Err(PipelineError::Source(error.into()));
-        }
-        let cause = causes(&error);
-        tracing::warn!(%error, cause, "the connection to Postgres is lost; connecting again");
-        self.source = Source::wait(backoff(1, fastrand::f64()));
-        Ok(())
-    }
-
-    /// Reports the flush position when it is time to.
-    async fn send_status(&mut self, now: bool) {
-        if !now && self.reported_at.elapsed() < self.status_interval {
-            return;
-        }
-        self.reported_at = Instant::now();
-        let ledger = self.intake.ledger();
-        let (received, flushed) = (ledger.received_lsn(), ledger.flush_lsn());
-        if let Some(time) = ledger.flushed_commit_time() {
-            self.confirmed_time.store(time, Ordering::Relaxed);
-        }
-        let Source::Streaming(session) = &mut self.source else {
-            return;
-        };
-        if let Err(error) = session.send_status(received, flushed).await {
-            let _ = self.lost(error);
-            return;
-        }
-        if flushed > self.reported {
-            let (published, on_their_way) = (self.report.published, self.schedule.len());
-            tracing::debug!(confirmed = %flushed, published, on_their_way, "confirmed");
-            self.reported = flushed;
-        }
-    }
-
-    /// Confirms the last position and says goodbye, so that nothing settled is sent again.
-    async fn finish(mut self) -> Report {
-        const LIMIT: Duration = Duration::from_secs(5);
-        self.send_status(true).await;
-        self.report.confirmed = self.intake.ledger().flush_lsn();
-        self.report.unfinished = self.schedule.len() + self.dead_letters_in_flight;
-        if let Source::Streaming(session) = self.source {
-            match tokio::time::timeout(LIMIT, session.finish()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, "the last position may not be confirmed; some events may be sent again");
-                }
-                Err(_) => tracing::warn!(
-                    "the server did not end the stream in time; some events may be sent again"
-                ),
-            }
-        }
-        self.report
-    }
-}
-
-/// The chain of an error's causes, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut texts = Vec::new();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        texts.push(error.to_string());
-        cause = error.source();
-    }
-    texts.join(": ")
 }

@@ -32,12 +32,6 @@ pub fn aws_environment(endpoint: &str) -> Vec<(String, String)> {
     .into()
 }
 
-/// MiniStack answers its functions in two writes with Nagle's algorithm on, which costs
-/// 40 ms an invocation; Lambda's own runtime API has no such delay.
-const NO_DELAY: &str = "import socketserver
-socketserver.StreamRequestHandler.disable_nagle_algorithm = True
-";
-
 /// A running MiniStack.
 #[derive(Debug)]
 pub struct MiniStack {
@@ -58,20 +52,16 @@ impl MiniStack {
                 program.display()
             );
         }
-        let site = folder.join("site");
-        std::fs::create_dir_all(&site).context("make MiniStack's folder")?;
-        std::fs::write(site.join("sitecustomize.py"), NO_DELAY)
-            .context("write sitecustomize.py")?;
         let port = free_port()?;
-        let mut server = command(&program, "TERM", None);
+        let mut server = command(&python().join("bin/python"), "TERM", None);
         server
+            .arg(crate::workspace().join("infra/local/start_ministack.py"))
             .env("BIND_HOST", "127.0.0.1")
             .env("MINISTACK_HOST", "127.0.0.1")
             .env("GATEWAY_PORT", port.to_string())
             .env("LOG_LEVEL", "INFO")
             // Code, objects and logs of functions go to its temporary folder.
             .env("TMPDIR", folder)
-            .env("PYTHONPATH", &site)
             .env("S3_DATA_DIR", folder.join("s3"))
             .current_dir(folder);
         let process = Process::start("MiniStack", server, &folder.join("ministack.log"))?;

@@ -88,3 +88,8 @@ pub use envelope::{Event, Position};
 pub use error::Error;
 pub use handler::{Handler, HandlerError, Mode, Tx};
 pub use record::{Content, Malformed, Record};
+
+/// The README's handler compiles: its Rust is run as a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -11,7 +11,7 @@ use postgres_protocol::message::frontend;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{ChannelBinding, Host, SslMode};
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 
 /// A stream of any kind: TCP, TLS or a unix socket.
@@ -104,6 +104,9 @@ async fn ask_for_tls(stream: &mut TcpStream, server: &str) -> Result<(), WireErr
 
 /// Logs in. A password goes in clear text only over TLS, or without leaving the machine.
 async fn login(mut link: Link, dsn: &Dsn, tls: bool) -> Result<Link, WireError> {
+    if dsn.config().get_channel_binding() == ChannelBinding::Require {
+        return Err(link.refuse_login(dsn, "channel_binding=require is not supported yet"));
+    }
     let mut out = BytesMut::new();
     let parameters = [
         ("user", dsn.user()),
