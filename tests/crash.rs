@@ -39,7 +39,9 @@ async fn ten_kills_in_the_middle_of_the_load_lose_nothing_and_leave_the_read_mod
         .unwrap_or_else(|| fastrand::u64(..));
     println!("RELAY_KILL_SEED={seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
-    let world = World::new().await?;
+    // The position is reported every 50 ms, so that a wrong one would do its harm.
+    let world = World::bare(&[("wal_sender_timeout", "200ms")]).await?;
+    assert!(world.relay("").arg("init").output()?.status.success());
     let shop = world.client().await?;
     shop.batch_execute(SHOP).await?;
     let read_model_database = world.postgres.create_database().await?;
@@ -60,6 +62,9 @@ async fn ten_kills_in_the_middle_of_the_load_lose_nothing_and_leave_the_read_mod
     world.broker.subscribe(&topic, "summary.fifo");
     // The broker lets repeats through: the inbox alone must tell them.
     world.broker.change(&topic, |t| t.deduplicates = false);
+
+    // Some requests are slow, refused or cut, so that there is always something in flight.
+    world.broker.misbehave(seed, 20);
 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let consuming = tokio::spawn({
@@ -114,8 +119,8 @@ async fn ten_kills_in_the_middle_of_the_load_lose_nothing_and_leave_the_read_mod
     assert!(verdict.is_yes(), "{verdict}");
     let state = world.broker.state();
     println!("{committed} events, {} accepted", state.accepted.len());
+    // Two entries of a key may be in flight here: one of them is a dead process's.
     assert_eq!(out_of_order(&state), Vec::<String>::new());
-    assert_eq!(state.violations, Vec::<String>::new());
     Ok(())
 }
 

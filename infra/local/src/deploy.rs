@@ -1,6 +1,6 @@
 //! The template onto MiniStack, with the commands that deploy it to AWS.
 
-use crate::ministack::{MiniStack, aws_environment, python};
+use crate::ministack::{MiniStack, point_at, python};
 use crate::process::command;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -26,11 +26,10 @@ pub struct Deployed {
 /// # Errors
 /// When the command fails.
 pub fn aws(ministack: &MiniStack, arguments: &[&str]) -> Result<String> {
-    let output = command(&python().join("bin/aws"), "TERM", None)
-        .args(arguments)
-        .envs(aws_environment(&ministack.endpoint()))
-        .output()
-        .context("run the AWS command line; infra/local/setup installs it")?;
+    let mut run = command(&python().join("bin/aws"), "TERM", None);
+    point_at(&mut run, &ministack.endpoint());
+    let output = run.args(arguments).output();
+    let output = output.context("run the AWS command line; infra/local/setup installs it")?;
     if !output.status.success() {
         bail!("aws {} failed:\n{}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
     }

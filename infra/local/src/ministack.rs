@@ -32,6 +32,14 @@ pub fn aws_environment(endpoint: &str) -> Vec<(String, String)> {
     .into()
 }
 
+/// Points a command at MiniStack, and takes the caller's own AWS settings out of its sight.
+pub fn point_at(command: &mut std::process::Command, endpoint: &str) {
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+        command.env_remove(name);
+    }
+    command.envs(aws_environment(endpoint));
+}
+
 /// A running MiniStack.
 #[derive(Debug)]
 pub struct MiniStack {
@@ -54,12 +62,17 @@ impl MiniStack {
         }
         let port = free_port()?;
         let mut server = command(&python().join("bin/python"), "TERM", None);
+        point_at(&mut server, "");
         server
+            .env_remove("AWS_ENDPOINT_URL")
             .arg(crate::workspace().join("infra/local/start_ministack.py"))
             .env("BIND_HOST", "127.0.0.1")
             .env("MINISTACK_HOST", "127.0.0.1")
             .env("GATEWAY_PORT", port.to_string())
             .env("LOG_LEVEL", "INFO")
+            // Or it opens ports for them on every interface.
+            .env("IOT_MTLS_ENABLED", "0")
+            .env("SFTP_ENABLED", "0")
             // Code, objects and logs of functions go to its temporary folder.
             .env("TMPDIR", folder)
             .env("S3_DATA_DIR", folder.join("s3"))

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::fs::File;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -71,6 +72,8 @@ impl Process {
         let file = File::options().create(true).append(true).open(log);
         let file = file.with_context(|| format!("open the log {}", log.display()))?;
         let child = command
+            // Ctrl-C is for us: we end our children in order.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(file.try_clone().context("share the log")?)
             .stderr(file)
@@ -99,12 +102,14 @@ impl Process {
 
     /// Sends a signal, by name.
     pub fn signal(&self, signal: &str) {
-        let id = self.child.id().to_string();
-        let _ = Command::new("kill").args(["-s", signal, &id]).stderr(Stdio::null()).status();
+        send(signal, &self.child.id().to_string());
     }
 
-    /// Kills it outright (SIGKILL) and waits until it is gone.
+    /// Kills it and what it has started outright (SIGKILL) and waits until it is gone.
     pub fn kill(&mut self) {
+        if self.is_running() {
+            send("KILL", &format!("-{}", self.child.id()));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -170,6 +175,14 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// By the shell's own kill: a small system has no other.
+fn send(signal: &str, target: &str) {
+    let _ = Command::new("sh")
+        .args(["-c", "kill -s \"$1\" -- \"$2\"", "sh", signal, target])
+        .stderr(Stdio::null())
+        .status();
 }
 
 /// The last lines of a log.

@@ -1,7 +1,7 @@
 //! The whole system on one machine: Postgres, MiniStack, the template, the relay.
 
 use crate::deploy::{Deployed, deploy};
-use crate::ministack::{MiniStack, aws_environment};
+use crate::ministack::{MiniStack, point_at};
 use crate::orders::SHOP;
 use crate::postgres::Postgres;
 use crate::process::{Process, command, tail};
@@ -52,14 +52,11 @@ pub fn binary(name: &str) -> Result<PathBuf> {
 #[must_use]
 pub fn relay_command(relay: &Path, database_url: &str, topic_arn: &str, endpoint: &str) -> Command {
     let mut run = command(relay, "TERM", None);
-    for (name, _) in
-        std::env::vars().filter(|(name, _)| name.starts_with("RELAY_") || name.starts_with("AWS_"))
-    {
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RELAY_")) {
         run.env_remove(name);
     }
-    run.env("DATABASE_URL", database_url)
-        .env("RELAY_TOPIC_ARN", topic_arn)
-        .envs(aws_environment(endpoint));
+    point_at(&mut run, endpoint);
+    run.env("DATABASE_URL", database_url).env("RELAY_TOPIC_ARN", topic_arn);
     run
 }
 

@@ -1,0 +1,118 @@
+//! The workload is what it says, and the verdict can say no.
+
+#![expect(clippy::unwrap_used, reason = "a test: a failure is a panic")]
+
+use local::migrations;
+use local::orders::{SHOP, Workload, Written, write};
+use local::postgres::Postgres;
+use local::verdict::judge;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio_postgres::Client;
+
+/// A shop and its read model in one database, brought up to date by SQL alone.
+async fn shop(server: &Postgres) -> (Client, String, Arc<Written>) {
+    let database = server.create_database().await.unwrap();
+    let client = server.connect(&database).await.unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    migrations::apply(&client, "sql/source").await.unwrap();
+    migrations::apply(&client, "sql/read_model").await.unwrap();
+    let table = root.join("lambdas/order_summary/order_summary.sql");
+    client.batch_execute(&std::fs::read_to_string(table).unwrap()).await.unwrap();
+    client.batch_execute(SHOP).await.unwrap();
+    let written = Arc::new(Written::default());
+    let workload = Workload {
+        url: server.url(&database),
+        connections: 8,
+        orders: 50,
+        time: None,
+        seed: 1,
+        pause: Duration::ZERO,
+        most_behind: u64::MAX,
+    };
+    write(&workload, Arc::clone(&written)).await.unwrap();
+    client.batch_execute(PROJECT).await.unwrap();
+    (client, database, written)
+}
+
+/// What the relay and the function would have done.
+const PROJECT: &str = "
+insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at)
+select 'order_summary', event_id, recorded_at, aggregate_type, aggregate_id, aggregate_version, clock_timestamp()
+from relay.outbox order by position;
+insert into order_summary
+select order_id, customer_id, currency, status, coalesce(sum(quantity), 0), coalesce(sum(quantity * unit_price), 0),
+  created_at, paid_at, shipped_at, cancelled_at, version
+from orders left join order_item using (order_id) group by order_id;";
+
+#[tokio::test]
+async fn a_workload_writes_whole_lives_and_rolls_one_transaction_in_ten_back() {
+    let server = Postgres::start(&[]).await.unwrap();
+    let (client, _, written) = shop(&server).await;
+    let one = async |sql: &str| client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0);
+    assert_eq!(one("select count(*) from orders").await, 50);
+    let events = one("select count(*) from relay.outbox").await;
+    assert_eq!(u64::try_from(events).unwrap(), written.committed.load(Relaxed));
+    let rolled_back = one("select count(*) from rolled_back").await;
+    assert_eq!(u64::try_from(rolled_back).unwrap(), written.rolled_back.load(Relaxed));
+    assert!(rolled_back * 20 > events && rolled_back * 5 < events, "{rolled_back} of {events}");
+    assert_eq!(one("select count(*) from rolled_back join relay.outbox using (event_id)").await, 0);
+    let verdict = judge(&client, &client).await.unwrap();
+    assert!(verdict.is_yes(), "{verdict}");
+}
+
+#[tokio::test]
+async fn the_verdict_is_no_for_each_thing_that_can_be_wrong() {
+    let server = Postgres::start(&[]).await.unwrap();
+    let (client, original, _) = shop(&server).await;
+    // Each is done to a copy of its own; the numbers are the clauses that must fail.
+    let cases: &[(&str, &[usize])] = &[
+        ("delete from relay.inbox where event_id = (select event_id from relay.inbox limit 1)", &[1, 4]),
+        ("insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id)
+          select 'order_summary', event_id, now(), 'order', 'order_x' from rolled_back limit 1", &[2, 4]),
+        ("insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id)
+          values ('order_summary', gen_random_uuid(), now(), 'order', 'order_x')", &[2, 4]),
+        ("insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version)
+          select 'order_summary', event_id, day + 1, 'order', aggregate_id, aggregate_version from relay.inbox limit 1", &[4]),
+        ("update relay.inbox set projection = 'other'", &[1]),
+        ("delete from order_summary where order_id = (select min(order_id) from orders)", &[3]),
+        ("insert into order_summary select 'order_x', customer_id, currency, status, item_count, total, created_at
+          , paid_at, shipped_at, cancelled_at, version from order_summary limit 1", &[3]),
+        ("update order_summary set total = total + 0.01 where order_id = (select min(order_id) from orders)", &[3]),
+        ("update order_summary set item_count = item_count + 1 where order_id = (select min(order_id) from orders)", &[3]),
+        ("update order_summary set status = 'created' where order_id = (select min(order_id) from orders)", &[3]),
+        ("update order_summary set customer_id = 'x' where order_id = (select min(order_id) from orders)", &[3]),
+        ("update order_summary set currency = 'x' where order_id = (select min(order_id) from orders)", &[3]),
+        ("update order_summary set version = version + 1 where order_id = (select min(order_id) from orders)", &[3]),
+        ("update order_summary set created_at = created_at + interval '1 ms' where order_id = (select min(order_id) from orders)", &[3]),
+        ("update order_summary set paid_at = now(), cancelled_at = null where order_id = (select min(order_id) from orders)", &[3]),
+        // Two events of one order that had their effect the wrong way round.
+        ("with a as (delete from relay.inbox where aggregate_id = (select min(order_id) from orders) and aggregate_version = 1 returning *)
+          insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version)
+          select projection, event_id, day, aggregate_type, aggregate_id, aggregate_version from a", &[4]),
+        ("truncate relay.outbox, orders, order_item, rolled_back, relay.inbox, order_summary", &[0]),
+    ];
+    for (damage, expected) in cases {
+        let database = format!("copy_{}", server.create_database().await.unwrap());
+        let admin = server.connect("postgres").await.unwrap();
+        admin
+            .batch_execute(&format!(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{original}'"
+            ))
+            .await
+            .unwrap();
+        admin
+            .batch_execute(&format!("create database {database} template {original}"))
+            .await
+            .unwrap();
+        let copy = server.connect(&database).await.unwrap();
+        copy.batch_execute(damage).await.unwrap();
+        let verdict = judge(&copy, &copy).await.unwrap();
+        let failed: Vec<usize> = (0..5).filter(|n| !verdict.clauses[*n].holds).collect();
+        assert_eq!(&failed, expected, "after {damage}:\n{verdict}");
+        assert!(!verdict.is_yes());
+    }
+    drop(client);
+}
