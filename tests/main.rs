@@ -14,4 +14,5 @@ mod ordering;
 mod preconditions;
 mod purity;
 mod readme;
+mod tls;
 mod whole_path;
