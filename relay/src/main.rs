@@ -72,7 +72,9 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error, 2),
     };
-    let runtime = match tokio::runtime::Runtime::new().context("cannot start the runtime") {
+    // One thread: it waits on the socket itself, where a pool would wake a second one for each read.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime.context("cannot start the runtime") {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error, 1),
     };

@@ -11,12 +11,13 @@ use crate::route::Routes;
 use crate::source::{Slot, Source, SourceError};
 use crate::wire::Identity;
 use dsn::Dsn;
+use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use pgoutput::Lsn;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
-use tokio::task::JoinSet;
 
 mod session;
 mod settle;
@@ -60,11 +61,6 @@ pub enum PipelineError {
     /// The stream cannot be read on.
     #[error("cannot read the stream of changes")]
     Intake(#[from] IntakeError),
-    /// A task ended without an answer: what it carried is sent again after a restart.
-    #[error(
-        "a task of the relay failed without an answer; restart it, nothing was confirmed that was not sent"
-    )]
-    Task,
     /// The server is another one, or went back in its history.
     #[error(
         "expected the server {expected} with log up to {confirmed}, found {found}; a slot of another server or an older copy would lose events: point DATABASE_URL to the right server, or restart the relay to accept this one"
@@ -92,7 +88,7 @@ pub struct Report {
     pub confirmed: Lsn,
 }
 
-/// What came back from a task.
+/// What came back from a request or a write.
 enum Done {
     Answered(DestinationId, Vec<InFlight>, Vec<Outcome>),
     /// An entry was written as a dead letter.
@@ -106,7 +102,9 @@ struct Pipeline<P> {
     publishers: Vec<P>,
     intake: Intake,
     schedule: Schedule,
-    tasks: JoinSet<Done>,
+    /// Requests and writes on their way. They run in this task, not in others: what is ready
+    /// at once costs no hand-over, and all of it goes on before more is read.
+    under_way: FuturesUnordered<BoxFuture<'static, Done>>,
     dead_letters: DeadLetters,
     dead_letters_in_flight: usize,
     source: Source,
@@ -149,8 +147,11 @@ pub async fn run<P: Publisher>(
             }
             () = sleep_until(deadline), if deadline.is_some() => break,
             () = tokio::time::sleep_until(wake_at.into()) => {}
-            Some(done) = pipeline.tasks.join_next() => {
-                pipeline.settle(done.map_err(|_| PipelineError::Task)?);
+            Some(done) = pipeline.under_way.next() => {
+                pipeline.settle(done);
+                while let Some(Some(done)) = pipeline.under_way.next().now_or_never() {
+                    pipeline.settle(done);
+                }
             }
             event = pipeline.source.next(), if reading || !matches!(pipeline.source, Source::Streaming(_)) => {
                 pipeline.source_event(event)?;
@@ -175,7 +176,7 @@ impl<P: Publisher> Pipeline<P> {
             publishers: setup.publishers,
             intake: Intake::new(setup.routes, setup.source),
             schedule: Schedule::new(limits, setup.bytes_in_flight, setup.requests_in_flight),
-            tasks: JoinSet::new(),
+            under_way: FuturesUnordered::new(),
             dead_letters: DeadLetters::new(slot.dsn.clone()),
             dead_letters_in_flight: 0,
             source: Source::connect(slot.clone()),
@@ -200,7 +201,7 @@ impl<P: Publisher> Pipeline<P> {
     }
 
     fn is_idle(&self) -> bool {
-        self.schedule.is_empty() && self.tasks.is_empty()
+        self.schedule.is_empty() && self.under_way.is_empty()
     }
 
     /// When something is to be done though nothing happens.
@@ -261,20 +262,20 @@ impl<P: Publisher> Pipeline<P> {
             return;
         };
         let publisher = self.publishers[destination.0].clone();
-        self.tasks.spawn(async move {
+        self.under_way.push(Box::pin(async move {
             let entries: Vec<&Outgoing> = batch.iter().map(|held| &held.entry).collect();
             let outcomes = publisher.publish(&entries).await;
             drop(entries);
             Done::Answered(destination, batch, outcomes)
-        });
+        }));
     }
 
     fn set_aside(&mut self, letter: DeadLetter, done: impl FnOnce() -> Done + Send + 'static) {
         self.dead_letters_in_flight += 1;
         let dead_letters = self.dead_letters.clone();
-        self.tasks.spawn(async move {
+        self.under_way.push(Box::pin(async move {
             dead_letters.keep(&letter).await;
             done()
-        });
+        }));
     }
 }

@@ -22,6 +22,12 @@ impl Routes {
         }
     }
 
+    /// Everything to one destination.
+    #[must_use]
+    pub fn all_to(destination: DestinationId) -> Self {
+        Self { by_type: HashMap::new(), default: Some(destination) }
+    }
+
     /// Where the events of this aggregate type go; `None` when nothing says.
     #[must_use]
     pub fn destination(&self, aggregate_type: &str) -> Option<DestinationId> {

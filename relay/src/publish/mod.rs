@@ -2,6 +2,7 @@
 
 mod backoff;
 mod destination;
+mod null;
 mod outcome;
 pub mod schedule;
 mod sns;
@@ -9,6 +10,7 @@ mod sqs;
 
 pub use backoff::backoff;
 pub use destination::{Address, AddressError, Destination, DestinationError, aws_config};
+pub use null::Null;
 pub use outcome::{Class, Outcome, classify};
 
 use crate::ledger::TransactionId;

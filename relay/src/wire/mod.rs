@@ -6,6 +6,7 @@
 
 mod connect;
 mod error;
+mod pace;
 mod session;
 
 pub use error::WireError;

@@ -1,0 +1,95 @@
+//! How often the socket is read.
+//!
+//! A walsender sends message by message. A reader that waits for the socket is
+//! woken for each of them, and waking it costs the walsender about as much as
+//! the sending: in a backlog both cores are busy with that. So when much comes,
+//! the reader stays away for a moment and lets the socket fill; when little
+//! comes, it does not.
+//!
+//! Knows: when bytes came, and how many. Must not know: sockets, clocks.
+
+use std::time::{Duration, Instant};
+
+/// How long the rate is measured over.
+const WINDOW: Duration = Duration::from_millis(1);
+
+/// So much in one window is a backlog: 16 MB a second, some 25,000 small transactions.
+const MUCH: usize = 16 * 1024;
+
+/// The time from one read to the next in a backlog. In it a walsender sends some
+/// 20 KiB, of the 128 KiB and more that a socket holds.
+const BETWEEN_READS: Duration = Duration::from_micros(200);
+
+/// The rate at which bytes come.
+#[derive(Debug)]
+pub(super) struct Pace {
+    window_began: Instant,
+    in_window: usize,
+    last_read: Instant,
+    backlog: bool,
+}
+
+impl Pace {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { window_began: now, in_window: 0, last_read: now, backlog: false }
+    }
+
+    /// Takes note of a read.
+    pub(super) fn read(&mut self, now: Instant, bytes: usize) {
+        self.last_read = now;
+        self.in_window += bytes;
+        let elapsed = now.duration_since(self.window_began);
+        if elapsed >= WINDOW {
+            // A window that was longer than it should be tells nothing if little came in it.
+            self.backlog = self.in_window >= MUCH && elapsed < WINDOW * 4;
+            self.window_began = now;
+            self.in_window = 0;
+        }
+    }
+
+    /// How long to stay away from the socket before the next read.
+    pub(super) fn pause(&self, now: Instant) -> Duration {
+        if !self.backlog {
+            return Duration::ZERO;
+        }
+        BETWEEN_READS.saturating_sub(now.duration_since(self.last_read))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads so many bytes every so often, for ten milliseconds; how long the last pause was.
+    fn last_pause(bytes: usize, every: Duration) -> Duration {
+        let began = Instant::now();
+        let mut pace = Pace::new(began);
+        let mut now = began;
+        while now < began + Duration::from_millis(10) {
+            now += every;
+            pace.read(now, bytes);
+        }
+        pace.pause(now)
+    }
+
+    #[test]
+    fn only_a_backlog_is_let_to_fill() {
+        let micros = Duration::from_micros;
+        // 10,000 small transactions a second, as they come: no pause, no latency.
+        assert_eq!(last_pause(1000, micros(100)), Duration::ZERO);
+        // Message by message at full speed, and in large reads too.
+        assert_eq!(last_pause(700, micros(8)), BETWEEN_READS);
+        assert_eq!(last_pause(30_000, micros(250)), BETWEEN_READS);
+    }
+
+    #[test]
+    fn a_reader_that_was_busy_does_not_pause_and_the_end_of_a_backlog_is_noticed() {
+        let began = Instant::now();
+        let mut pace = Pace::new(began);
+        pace.read(began + WINDOW, MUCH);
+        assert_eq!(pace.pause(began + WINDOW), BETWEEN_READS);
+        assert_eq!(pace.pause(began + WINDOW + BETWEEN_READS), Duration::ZERO);
+        pace.read(began + WINDOW * 2, MUCH / 2);
+        assert_eq!(pace.pause(began + WINDOW * 2), Duration::ZERO);
+    }
+}

@@ -1,0 +1,66 @@
+//! From commit to the sink, at a steady pace.
+
+use crate::load::Source;
+use anyhow::{Context, Result, ensure};
+use std::collections::HashMap;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Percentiles in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Latency {
+    pub(crate) rate: u32,
+    pub(crate) reached: f64,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+/// Writes at this pace while the relay reads, and compares each event's arrival with the
+/// time that the server gave its commit.
+pub(crate) async fn at(source: &Source, rate: u32, seconds: u32) -> Result<Latency> {
+    source.client.batch_execute("truncate relay.outbox; checkpoint").await?;
+    source.make_slot("latency").await?;
+    let folder = tempfile::tempdir()?;
+    let seen = folder.path().join("seen");
+    let events = rate / 2 * 2 * seconds;
+    let mut relay = Command::new(std::env::current_exe()?)
+        .args(["client", "relay", "--slot", "latency", "--url", &source.url()])
+        .args(["--events", &events.to_string(), "--seen"])
+        .arg(&seen)
+        .stdin(Stdio::null())
+        .spawn()
+        .context("start the relay")?;
+    let streams = "select count(*) = 1 from pg_stat_replication where state = 'streaming'";
+    while !source.client.query_one(streams, &[]).await?.get::<_, bool>(0) {
+        ensure!(relay.try_wait()?.is_none(), "the relay ended early");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let began = std::time::Instant::now();
+    source.pace(rate, seconds).await?;
+    let reached = f64::from(events) / began.elapsed().as_secs_f64();
+    ensure!(relay.wait()?.success(), "the relay failed");
+    source.drop_slot("latency").await?;
+    let mut late = compare(source, &std::fs::read_to_string(&seen)?).await?;
+    late.sort_unstable();
+    let percentile = |p: usize| -> f64 {
+        let micros = late.get((late.len() * p / 100).min(late.len() - 1)).copied().unwrap_or(0);
+        Duration::from_micros(u64::try_from(micros).unwrap_or(0)).as_secs_f64() * 1000.0
+    };
+    Ok(Latency { rate, reached, p50: percentile(50), p99: percentile(99) })
+}
+
+async fn compare(source: &Source, seen: &str) -> Result<Vec<i64>> {
+    const SQL: &str = "select event_id, (extract(epoch from pg_xact_commit_timestamp(xmin)) * 1000000)::bigint
+        from relay.outbox";
+    let rows = source.client.query(SQL, &[]).await?;
+    let committed: HashMap<Uuid, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let late = seen.lines().map(|line| {
+        let (id, at) = line.split_once(' ').context("a line without a time")?;
+        let committed = committed.get(&id.parse()?).context("an event that no one wrote")?;
+        anyhow::Ok(at.parse::<i64>()? - committed)
+    });
+    let late = late.collect::<Result<Vec<_>>>()?;
+    ensure!(late.len() == committed.len(), "expected {} events, found {}", committed.len(), late.len());
+    Ok(late)
+}

@@ -1,0 +1,36 @@
+//! Benchmarks: the relay beside others, in turns, in one run.
+
+mod clients;
+mod latency;
+mod load;
+mod measure;
+mod report;
+mod source;
+
+use clap::{Parser, Subcommand};
+
+/// How fast the relay is, as a ratio to others in the same run.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Drain a backlog from a slot, and the latency from commit to the sink.
+    Source(source::Options),
+    /// One of the clients, in a process of its own so that it can be measured.
+    #[command(hide = true)]
+    Client(clients::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    // One thread, as the relay has it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match Arguments::parse().command {
+        Command::Source(options) => runtime.block_on(source::run(options)),
+        Command::Client(options) => runtime.block_on(clients::run(options)),
+    }
+}
