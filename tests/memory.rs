@@ -4,10 +4,19 @@ use crate::harness::{LIMIT, World};
 use anyhow::{Context, Result};
 
 /// The most memory that a process ever had resident, in MiB.
-fn peak(process: u32) -> Result<u64> {
+pub(crate) fn peak(process: u32) -> Result<u64> {
+    status(process, "VmHWM:")
+}
+
+/// The memory that a process has resident now, in MiB.
+pub(crate) fn resident(process: u32) -> Result<u64> {
+    status(process, "VmRSS:")
+}
+
+fn status(process: u32, name: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line =
-        status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("expected VmHWM")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let line = line.with_context(|| format!("expected {name} of the process"))?;
     Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? / 1024)
 }
 

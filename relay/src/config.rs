@@ -4,11 +4,16 @@
 //! not know: the process's environment, which is handed in.
 
 use crate::publish::{Address, AddressError};
+use crate::table::TableRule;
 use bytesize::ByteSize;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
+
+mod table;
+
+pub use table::Table;
 
 /// A text that no log may show.
 #[derive(Clone, Default, Deserialize, Eq, PartialEq)]
@@ -41,6 +46,8 @@ pub struct Config {
     pub outbox: Outbox,
     /// Which aggregate types go elsewhere than `publish.to`.
     pub route: Vec<Route>,
+    /// The tables whose changes are events, beside the outbox.
+    pub table: Vec<Table>,
 }
 
 /// `[postgres]`
@@ -151,6 +158,11 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     ),
     ("outbox.keep", "RELAY_OUTBOX_KEEP", "how long published partitions are kept (7days)"),
     ("route", "RELAY_ROUTES", "in the variable: TYPE=ADDRESS, separated by commas"),
+    (
+        "table",
+        "RELAY_TABLES",
+        "tables whose changes are events; in the variable: SCHEMA.NAME, separated by commas",
+    ),
 ];
 
 /// Variables that begin with `RELAY_` and are no keys.
@@ -255,7 +267,18 @@ impl Config {
                 found: slot.clone(),
             });
         }
+        for table in &self.table {
+            table.rule()?;
+        }
         Ok(self)
+    }
+
+    /// The tables whose changes are events.
+    ///
+    /// # Errors
+    /// When a name cannot be one.
+    pub fn tables(&self) -> Result<Vec<TableRule>, ConfigError> {
+        self.table.iter().map(Table::rule).collect()
     }
 
     /// The connection string.
@@ -311,7 +334,7 @@ pub struct Destinations {
     pub by_type: BTreeMap<String, usize>,
 }
 
-fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
+fn set(file: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
     if key == "route" {
         let routes = value.split(',').filter(|pair| !pair.trim().is_empty()).map(|pair| {
             let (aggregate_type, to) = pair.split_once('=').ok_or_else(|| {
@@ -323,7 +346,11 @@ fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
             Ok(toml::Value::Table(route))
         });
         let routes = routes.collect::<Result<Vec<_>, String>>()?;
-        table.insert(key.to_owned(), toml::Value::Array(routes));
+        file.insert(key.to_owned(), toml::Value::Array(routes));
+        return Ok(());
+    }
+    if key == "table" {
+        file.insert(key.to_owned(), table::from_variable(value));
         return Ok(());
     }
     let Some((section, name)) = key.split_once('.') else {
@@ -337,7 +364,7 @@ fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
     } else {
         toml::Value::String(value.to_owned())
     };
-    let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    let section = file.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
     let section = section.as_table_mut().ok_or("expected a table of that name in the file")?;
     section.insert(name.to_owned(), value);
     Ok(())

@@ -110,11 +110,11 @@ impl DeadLetters {
             Some(client) if !client.is_closed() => client,
             _ => self.dsn.connect("relay dead letters").await?.0,
         };
-        // The position makes a repeat after a crash a no-op.
+        // The position and the id make a repeat after a crash a no-op.
         const INSERT: &str = "insert into relay.dead_letter
             (event_id, destination, key, event_type, reason, error_code, attempts, position, body)
             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-            on conflict (destination, position) do nothing";
+            on conflict do nothing";
         let attempts = i32::try_from(letter.attempts).unwrap_or(i32::MAX);
         let position = letter.position.to_string();
         client

@@ -1,27 +1,32 @@
 //! Frames to entries: the pure stages put together, from bytes to what is sent.
 //!
-//! Knows: the transaction that is being read, the routes, the ledger. Must not
-//! know: sockets, AWS, time. After a reconnect it passes over what this process
-//! took before.
+//! Knows: the transaction that is being read, the tables, the routes, the ledger.
+//! Must not know: sockets, AWS, time. After a reconnect it passes over what this
+//! process took before.
 
+use crate::change::{Change, Reading, events};
 use crate::dead_letter::DeadLetter;
 use crate::ledger::{Begun, Ledger, LedgerError, TransactionId};
 use crate::outbox::{Columns, EMIT_PREFIX, MissingColumn, OutboxError, OutboxEvent, SCHEMA, TABLE};
-use crate::publish::Outgoing;
+use crate::publish::{LARGEST_MESSAGE, Outgoing};
 use crate::route::Routes;
 use crate::seal::seal;
-use crate::transaction::{Assembler, Step, TransactionError};
-use envelope::Position;
-use pgoutput::{Frame, Message};
+use crate::table::{Capture, PrimaryKeys, TableRule};
+use crate::transaction::{Assembler, Place, Step, TransactionError};
+use crate::value::{Numbers, Types};
+use pgoutput::{Frame, Message, Relation};
 use std::collections::HashMap;
 
-/// What came out of one frame.
+/// What came out of a frame.
 #[derive(Debug)]
 pub enum Taken {
     /// An event to send.
     Send(Outgoing),
     /// An event that can never be sent.
     SetAside(TransactionId, Box<DeadLetter>),
+    /// Types that the next changes have and no one knows; until [`Intake::learn`] is told of
+    /// them no further frame may be taken.
+    Ask(Vec<u32>),
 }
 
 /// A stream that cannot be read on.
@@ -54,29 +59,43 @@ enum Open {
     Taking(TransactionId, u32),
 }
 
+/// What the stream says of a table that events come from.
+#[derive(Debug)]
+enum Described {
+    Outbox(Columns),
+    Captured(Box<Capture>),
+}
+
 /// The state of the reading side.
 #[derive(Debug)]
 pub struct Intake {
     ledger: Ledger,
     assembler: Assembler,
-    /// The outbox's columns, by the oid of each description of it.
-    outbox: HashMap<u32, Columns>,
+    /// By the oid of each description.
+    tables: HashMap<u32, Described>,
     open: Open,
     routes: Routes,
     source: String,
+    rules: Vec<TableRule>,
+    primary_keys: PrimaryKeys,
+    reading: Reading,
 }
 
 impl Intake {
-    /// An intake that sends events of this `source` along these routes.
+    /// An intake that sends events of this `source` along these routes, from the outbox and
+    /// from the tables that the rules name.
     #[must_use]
-    pub fn new(routes: Routes, source: String) -> Self {
+    pub fn new(routes: Routes, source: String, rules: Vec<TableRule>, numbers: Numbers) -> Self {
         Self {
             ledger: Ledger::default(),
             assembler: Assembler::default(),
-            outbox: HashMap::new(),
+            tables: HashMap::new(),
             open: Open::Nothing,
             routes,
             source,
+            rules,
+            primary_keys: PrimaryKeys::new(),
+            reading: Reading { types: Types::default(), numbers, origin: String::new() },
         }
     }
 
@@ -86,123 +105,281 @@ impl Intake {
     }
 
     /// Takes note that the stream begins anew, on a new connection.
-    pub fn reconnected(&mut self) {
+    ///
+    /// `origin` is the server's system identifier and the database, joined by a slash.
+    pub fn reconnected(&mut self, origin: String, primary_keys: PrimaryKeys) {
         self.assembler = Assembler::default();
-        self.outbox.clear();
+        self.tables.clear();
         self.open = Open::Nothing;
+        self.primary_keys = primary_keys;
+        // Types may have changed in the meantime; they are asked for again.
+        self.reading = Reading { types: Types::default(), origin, ..self.reading };
     }
 
-    /// Takes one frame.
+    /// The types that columns have, to put in what the catalogue says.
+    pub fn types(&mut self) -> &mut Types {
+        &mut self.reading.types
+    }
+
+    /// Takes one frame, and appends what came out of it to `taken`.
     ///
     /// # Errors
     /// When the stream cannot be read on; nothing of the frame was taken.
-    pub fn take(&mut self, frame: Frame<'_>) -> Result<Option<Taken>, IntakeError> {
+    pub fn take(&mut self, frame: Frame<'_>, taken: &mut Vec<Taken>) -> Result<(), IntakeError> {
         let data = match frame {
             Frame::Keepalive { end, .. } => {
                 self.ledger.received(end);
-                return Ok(None);
+                return Ok(());
             }
             Frame::XLogData { data, .. } => data,
         };
-        let read = match self.assembler.step(Message::decode(data)?)? {
+        let change = match self.assembler.step(Message::decode(data)?)? {
             Step::Begin { commit_lsn } => {
                 self.open = match self.ledger.begin(commit_lsn)? {
                     Begun::Take { id, from } => Open::Taking(id, from),
                     Begun::Skip => Open::Skipped,
                 };
-                return Ok(None);
+                return Ok(());
             }
             Step::Commit { end_lsn, commit_time } => {
                 if let Open::Taking(id, _) = std::mem::take(&mut self.open) {
                     self.ledger.end(id, end_lsn, commit_time);
                 }
-                return Ok(None);
+                return Ok(());
             }
             Step::Described { relation } => {
-                if relation.schema == SCHEMA && relation.name == TABLE {
-                    self.outbox.insert(relation.oid, Columns::of(relation)?);
+                let described = describe(relation, &self.rules, &self.primary_keys)?;
+                let (oid, unknown) = (relation.oid, unknown_types(relation, &self.reading.types));
+                match described {
+                    Some(Described::Captured(capture)) => {
+                        self.tables.insert(oid, Described::Captured(capture));
+                        taken.extend((!unknown.is_empty()).then_some(Taken::Ask(unknown)));
+                    }
+                    Some(outbox @ Described::Outbox(_)) => {
+                        self.tables.insert(oid, outbox);
+                    }
+                    None => {
+                        self.tables.remove(&oid);
+                    }
                 }
-                return Ok(None);
+                return Ok(());
             }
-            Step::Inserted { position, relation, row } => {
-                (position, self.outbox.get(&relation.oid).map(|columns| columns.read(&row)))
-            }
-            Step::Emitted { position, prefix, content } => {
-                (position, (prefix == EMIT_PREFIX).then(|| OutboxEvent::emitted(content)))
-            }
-            Step::Other { position } => (position, None),
-            Step::Nothing => return Ok(None),
+            Step::Nothing => return Ok(()),
+            change => change,
         };
-        let (position, event) = read;
-        let Open::Taking(id, from) = self.open else {
-            return Ok(None);
+        let (Some(place), Open::Taking(id, from)) = (change.place(), &self.open) else {
+            return Ok(());
         };
-        if position.ordinal < from {
-            return Ok(None);
+        let (id, from) = (*id, *from);
+        let ordinal = place.position.ordinal;
+        if ordinal < from {
+            return Ok(());
         }
-        let taken = event.map(|event| route(&self.routes, &self.source, id, position, event));
-        self.ledger.take(id, position.ordinal, u32::from(taken.is_some()));
-        Ok(taken)
+        let desk = Desk {
+            transaction: id,
+            place,
+            bytes: data.len(),
+            routes: &self.routes,
+            source: &self.source,
+            tables: &self.tables,
+            reading: &self.reading,
+        };
+        let before = taken.len();
+        desk.sort(change, taken);
+        let events = u32::try_from(taken.len() - before).unwrap_or(u32::MAX);
+        self.ledger.take(id, ordinal, events);
+        Ok(())
     }
 }
 
-fn route(
-    routes: &Routes,
-    source: &str,
-    transaction: TransactionId,
-    position: Position,
-    event: Result<OutboxEvent<'_>, OutboxError>,
-) -> Taken {
-    let event = match event {
-        Ok(event) => event,
-        Err(error) => {
-            return set_aside(transaction, position, None, String::new(), &error.to_string());
-        }
-    };
-    let Some(destination) = routes.destination(&event.aggregate_type) else {
-        let reason = format!(
-            "expected a route for the aggregate type {:?}, found none; set publish.to or add a [[route]]",
-            event.aggregate_type
+/// What a table is to the relay, if anything.
+fn describe(
+    relation: &Relation,
+    rules: &[TableRule],
+    primary_keys: &PrimaryKeys,
+) -> Result<Option<Described>, MissingColumn> {
+    if relation.schema == SCHEMA && relation.name == TABLE {
+        return Ok(Some(Described::Outbox(Columns::of(relation)?)));
+    }
+    let rule = rules.iter().find(|r| r.schema == relation.schema && r.name == relation.name);
+    let Some(rule) = rule else {
+        tracing::debug!(
+            schema = relation.schema,
+            table = relation.name,
+            "a table is published and no [[table]] names it: its changes are passed over"
         );
-        let body = seal(&event, position, source).body;
-        return set_aside(transaction, position, Some(&event), body, &reason);
+        return Ok(None);
     };
-    let event = seal(&event, position, source);
-    Taken::Send(Outgoing { transaction, destination, position, attempts: 0, alone: false, event })
+    let capture = Capture::of(rule, relation, primary_keys);
+    if capture.other_key {
+        tracing::warn!(
+            table = capture.table, key = ?rule.key,
+            "expected the configured key among the table's columns, found that one is missing; its primary key is used"
+        );
+    }
+    Ok(Some(Described::Captured(Box::new(capture))))
 }
 
-fn set_aside(
+fn unknown_types(relation: &Relation, types: &Types) -> Vec<u32> {
+    let oids = relation.columns.iter().map(|column| column.type_oid);
+    oids.filter(|oid| !types.contains(*oid)).collect()
+}
+
+/// Where one change is sorted: into events to send, and those to set aside.
+struct Desk<'a> {
     transaction: TransactionId,
-    position: Position,
-    event: Option<&OutboxEvent<'_>>,
-    body: String,
-    reason: &str,
-) -> Taken {
-    let letter = DeadLetter {
-        event_id: event.map(|e| e.event_id),
-        destination: "(none)".to_owned(),
-        key: event.map(|e| e.aggregate_id.clone().into_owned()).unwrap_or_default(),
-        event_type: event.map(|e| e.event_type.clone().into_owned()).unwrap_or_default(),
-        reason: reason.to_owned(),
-        error_code: None,
-        attempts: 0,
-        position,
-        body,
-    };
-    Taken::SetAside(transaction, Box::new(letter))
+    place: Place,
+    /// The size of the change as it came.
+    bytes: usize,
+    routes: &'a Routes,
+    source: &'a str,
+    tables: &'a HashMap<u32, Described>,
+    reading: &'a Reading,
+}
+
+impl Desk<'_> {
+    fn sort(&self, change: Step<'_>, taken: &mut Vec<Taken>) {
+        match change {
+            Step::Emitted { prefix, content, .. } => {
+                if prefix == EMIT_PREFIX {
+                    taken.push(self.outbox(OutboxEvent::emitted(content)));
+                }
+            }
+            Step::Inserted { relation, row, .. } => match self.tables.get(&relation.oid) {
+                Some(Described::Outbox(columns)) => taken.push(self.outbox(columns.read(&row))),
+                Some(Described::Captured(capture)) => {
+                    self.table(capture, Change::Inserted(row), taken);
+                }
+                None => {}
+            },
+            Step::Updated { relation, old, row, .. } => {
+                if let Some(Described::Captured(capture)) = self.tables.get(&relation.oid) {
+                    self.table(capture, Change::Updated(old, row), taken);
+                }
+            }
+            Step::Deleted { relation, old, .. } => {
+                if let Some(Described::Captured(capture)) = self.tables.get(&relation.oid) {
+                    self.table(capture, Change::Deleted(old), taken);
+                }
+            }
+            Step::Truncated { relations, cascade, restart_identity, .. } => {
+                for (part, oid) in relations.iter().enumerate() {
+                    if let Some(Described::Captured(capture)) = self.tables.get(oid) {
+                        let change = Change::Truncated { part, cascade, restart_identity };
+                        self.table(capture, change, taken);
+                    }
+                }
+            }
+            Step::Begin { .. } | Step::Commit { .. } | Step::Described { .. } | Step::Nothing => {}
+        }
+    }
+
+    fn outbox(&self, event: Result<OutboxEvent<'_>, OutboxError>) -> Taken {
+        match event {
+            Ok(event) => self.route(&event, None),
+            Err(error) => self.set_aside(None, String::new(), error.to_string()),
+        }
+    }
+
+    fn table(&self, capture: &Capture, change: Change<'_>, taken: &mut Vec<Taken>) {
+        // Judged before it is written as JSON, which is seldom shorter by half.
+        let rows = self.bytes <= 2 * LARGEST_MESSAGE;
+        match events(self.reading, capture, self.place, change, rows) {
+            Ok(events) if !rows => taken.extend(events.iter().map(|event| {
+                self.set_aside(
+                    Some(&event.as_outbox(capture)),
+                    String::new(),
+                    too_large(self.bytes),
+                )
+            })),
+            Ok(events) => taken.extend(events.iter().map(|event| {
+                let key = format!("{}/{}", capture.aggregate_type, event.aggregate_id);
+                self.route(&event.as_outbox(capture), Some(key))
+            })),
+            Err(error) => {
+                let reason = format!("a change of the table {}: {error}", capture.table);
+                taken.push(self.set_aside(None, String::new(), reason));
+            }
+        }
+    }
+
+    /// An event to its destination; `key` is its ordering key where that is not its aggregate.
+    fn route(&self, event: &OutboxEvent<'_>, key: Option<String>) -> Taken {
+        let bytes = event.data.len() + event.metadata.len();
+        if bytes > LARGEST_MESSAGE {
+            // Judged before it is copied: the row may be larger than all that may be in flight.
+            return self.set_aside(Some(event), String::new(), too_large(bytes));
+        }
+        let Some(destination) = self.routes.destination(&event.aggregate_type) else {
+            let reason = format!(
+                "expected a route for the aggregate type {:?}, found none; set publish.to or add a [[route]]",
+                event.aggregate_type
+            );
+            let body = seal(event, self.place.position, self.source).body;
+            return self.set_aside(Some(event), body, reason);
+        };
+        let mut sealed = seal(event, self.place.position, self.source);
+        if let Some(key) = key {
+            sealed.key = key;
+        }
+        Taken::Send(Outgoing {
+            transaction: self.transaction,
+            destination,
+            position: self.place.position,
+            attempts: 0,
+            alone: false,
+            event: sealed,
+        })
+    }
+
+    fn set_aside(&self, event: Option<&OutboxEvent<'_>>, body: String, reason: String) -> Taken {
+        let letter = DeadLetter {
+            event_id: event.map(|e| e.event_id),
+            destination: "(none)".to_owned(),
+            key: event.map(|e| e.aggregate_id.clone().into_owned()).unwrap_or_default(),
+            event_type: event.map(|e| e.event_type.clone().into_owned()).unwrap_or_default(),
+            reason,
+            error_code: None,
+            attempts: 0,
+            position: self.place.position,
+            body,
+        };
+        Taken::SetAside(self.transaction, Box::new(letter))
+    }
+}
+
+fn too_large(bytes: usize) -> String {
+    format!(
+        "expected an event of at most {LARGEST_MESSAGE} bytes, the most that any topic or queue takes, found {bytes}; its body is not kept here: the row is in its own table"
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::tests::{relation, tuple};
     use crate::config::Destinations;
-    use pgoutput::encode;
+    use envelope::Position;
+    use pgoutput::{ReplicaIdentity, Tuple, encode};
     use proptest::prelude::*;
 
     fn intake() -> Intake {
         let destinations =
             Destinations { addresses: Vec::new(), default: Some(0), by_type: [].into() };
-        Intake::new(Routes::new(&destinations), "test".to_owned())
+        let rule = TableRule {
+            schema: "public".to_owned(),
+            name: "item".to_owned(),
+            aggregate_type: "item".to_owned(),
+            key: Vec::new(),
+        };
+        let mut intake = Intake::new(
+            Routes::new(&destinations),
+            "test".to_owned(),
+            vec![rule],
+            Numbers::default(),
+        );
+        intake.reconnected("7/shop".to_owned(), PrimaryKeys::new());
+        intake
     }
 
     fn content(id: u128) -> String {
@@ -212,8 +389,8 @@ mod tests {
         )
     }
 
-    /// The stream of transactions of these sizes, as encoded messages; every third change is
-    /// one that no one reads.
+    /// The stream of transactions of these sizes, as encoded messages: events, a message for
+    /// someone else, and updates that change a row's key, in turns.
     fn stream(sizes: &[u32]) -> Vec<Vec<Vec<u8>>> {
         let mut id = 0;
         let encoded = |message: &Message<'_>| {
@@ -227,6 +404,18 @@ mod tests {
                 vec![encoded(&Message::Begin { commit_lsn, commit_time: 0, xid: 1 })];
             for change in 0..*size {
                 id += 1;
+                if change % 3 == 1 {
+                    let (old, new) = (id.to_string(), (id + 1000).to_string());
+                    let (old, new) = (tuple(&[Some(&old), None]), tuple(&[Some(&new), Some("x")]));
+                    messages.push(encoded(&Message::Relation(item())));
+                    messages.push(encoded(&Message::Update {
+                        relation: 1,
+                        key: Some(Tuple::decode(&old).unwrap()),
+                        old: None,
+                        new: Tuple::decode(&new).unwrap(),
+                    }));
+                    continue;
+                }
                 let content = content(id);
                 let prefix = if change % 3 == 2 { "someone else" } else { EMIT_PREFIX };
                 messages.push(encoded(&Message::Message {
@@ -242,13 +431,19 @@ mod tests {
         transactions.collect()
     }
 
-    fn take(intake: &mut Intake, data: &[u8]) -> Option<(String, Position)> {
+    fn item() -> Relation {
+        relation("item", ReplicaIdentity::Default, &[("id", true), ("note", false)])
+    }
+
+    fn take(intake: &mut Intake, data: &[u8]) -> Vec<(String, Position)> {
         let frame = Frame::XLogData { start: 0.into(), end: 0.into(), clock: 0, data };
-        match intake.take(frame).unwrap() {
-            Some(Taken::Send(entry)) => Some((entry.event.body, entry.position)),
-            Some(other) => panic!("expected an event to send, found {other:?}"),
-            None => None,
-        }
+        let mut taken = Vec::new();
+        intake.take(frame, &mut taken).unwrap();
+        let sent = taken.into_iter().map(|taken| match taken {
+            Taken::Send(entry) => (entry.event.body, entry.position),
+            other => panic!("expected an event to send, found {other:?}"),
+        });
+        sent.collect()
     }
 
     proptest! {
@@ -261,16 +456,18 @@ mod tests {
         ) {
             let stream = stream(&sizes);
             let mut whole = intake();
-            let expected: Vec<_> = stream.iter().flatten().filter_map(|m| take(&mut whole, m)).collect();
+            let expected: Vec<_> = stream.iter().flatten().flat_map(|m| take(&mut whole, m)).collect();
 
             let mut intake = intake();
             let mut found = Vec::new();
             for cut in cuts.into_iter().map(Some).chain([None]) {
-                intake.reconnected();
+                intake.reconnected("7/shop".to_owned(), PrimaryKeys::new());
                 // Nothing was settled, so the server sends all of it again, up to the cut.
                 let messages = stream.iter().flatten().take(cut.unwrap_or(usize::MAX));
-                found.extend(messages.filter_map(|m| take(&mut intake, m)));
+                found.extend(messages.flat_map(|m| take(&mut intake, m)));
             }
+            let ids: std::collections::HashSet<_> = expected.iter().map(|(body, _)| &body[..50]).collect();
+            prop_assert_eq!(ids.len(), expected.len(), "each event has its own id");
             prop_assert_eq!(found, expected);
         }
     }

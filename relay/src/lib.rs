@@ -13,6 +13,8 @@
 //! `ledger` are pure: they hold the promises, and their tests state them.
 //! [`pipeline::run`] puts the stages together; the program and the tests call it.
 
+mod catalog;
+pub mod change;
 pub mod config;
 pub mod dead_letter;
 pub mod intake;
@@ -25,7 +27,9 @@ pub mod route;
 pub mod seal;
 pub mod slot;
 mod source;
+pub mod table;
 pub mod transaction;
+pub mod value;
 pub mod wire;
 
 pub use source::SourceError;

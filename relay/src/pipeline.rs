@@ -2,6 +2,7 @@
 //! values that flow backwards (an entry's outcome, the flush position, and
 //! backpressure, which stops the reading but never the status).
 
+use crate::catalog;
 use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::intake::{Intake, IntakeError, Taken};
 use crate::ledger::TransactionId;
@@ -9,6 +10,8 @@ use crate::publish::schedule::{InFlight, Schedule, Work};
 use crate::publish::{DestinationId, Outcome, Outgoing, Publisher};
 use crate::route::Routes;
 use crate::source::{Slot, Source, SourceError};
+use crate::table::TableRule;
+use crate::value::{Numbers, Type};
 use crate::wire::Identity;
 use dsn::Dsn;
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -36,6 +39,10 @@ pub struct Setup<P> {
     pub publication: String,
     /// The `source` of the events.
     pub source: String,
+    /// The tables whose changes are events too.
+    pub tables: Vec<TableRule>,
+    /// How their numbers are written.
+    pub numbers: Numbers,
     /// Which event goes where.
     pub routes: Routes,
     /// The destinations, in the order of their ids.
@@ -95,12 +102,18 @@ enum Done {
     SetAside(InFlight),
     /// An event that never became an entry was.
     Recorded(TransactionId),
+    /// What the catalogue says of the types that were asked for.
+    Answer(Vec<(u32, Type)>),
 }
 
 struct Pipeline<P> {
     slot: Slot,
     publishers: Vec<P>,
     intake: Intake,
+    /// What came out of the last frame; empty between frames, kept for its room.
+    taken: Vec<Taken>,
+    /// Whether the reading waits for what the catalogue says of a type.
+    asking: bool,
     schedule: Schedule,
     /// Requests and writes on their way. They run in this task, not in others: what is ready
     /// at once costs no hand-over, and all of it goes on before more is read.
@@ -171,10 +184,17 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
 impl<P: Publisher> Pipeline<P> {
     fn new(setup: Setup<P>) -> Self {
         let limits = setup.publishers.iter().map(Publisher::limits).collect();
-        let slot = Slot { dsn: setup.dsn, name: setup.slot, publication: setup.publication };
+        let slot = Slot {
+            dsn: setup.dsn,
+            name: setup.slot,
+            publication: setup.publication,
+            tables: setup.tables.clone(),
+        };
         Self {
             publishers: setup.publishers,
-            intake: Intake::new(setup.routes, setup.source),
+            intake: Intake::new(setup.routes, setup.source, setup.tables.clone(), setup.numbers),
+            taken: Vec::new(),
+            asking: false,
             schedule: Schedule::new(limits, setup.bytes_in_flight, setup.requests_in_flight),
             under_way: FuturesUnordered::new(),
             dead_letters: DeadLetters::new(slot.dsn.clone()),
@@ -197,7 +217,9 @@ impl<P: Publisher> Pipeline<P> {
     }
 
     fn has_room(&self) -> bool {
-        self.schedule.has_room() && self.dead_letters_in_flight < DEAD_LETTERS_IN_FLIGHT
+        self.schedule.has_room()
+            && self.dead_letters_in_flight < DEAD_LETTERS_IN_FLIGHT
+            && !self.asking
     }
 
     fn is_idle(&self) -> bool {
@@ -226,15 +248,29 @@ impl<P: Publisher> Pipeline<P> {
                 self.reported_at =
                     Instant::now().checked_sub(self.status_interval).unwrap_or(self.reported_at);
             }
-            match self.intake.take(frame)? {
-                None => {}
-                Some(Taken::Send(entry)) => self.schedule.push(entry),
-                Some(Taken::SetAside(id, letter)) => {
-                    self.set_aside(*letter, move || Done::Recorded(id));
-                }
-            }
+            self.intake.take(frame, &mut self.taken)?;
+            self.sort_taken();
         }
         Ok(())
+    }
+
+    fn sort_taken(&mut self) {
+        let mut taken = std::mem::take(&mut self.taken);
+        for taken in taken.drain(..) {
+            match taken {
+                Taken::Send(entry) => self.schedule.push(entry),
+                Taken::SetAside(id, letter) => self.set_aside(*letter, move || Done::Recorded(id)),
+                Taken::Ask(types) => self.ask(types),
+            }
+        }
+        self.taken = taken;
+    }
+
+    /// Asks the catalogue for types; nothing more is taken until it has answered.
+    fn ask(&mut self, types: Vec<u32>) {
+        self.asking = true;
+        let dsn = self.slot.dsn.clone();
+        self.under_way.push(Box::pin(async move { Done::Answer(catalog::ask(&dsn, types).await) }));
     }
 
     /// Sends whatever may be sent now.

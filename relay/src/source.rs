@@ -1,6 +1,8 @@
 //! The reading end of the pipeline: connected, connecting, or waiting to try again.
 
+use crate::catalog::{self, CatalogError};
 use crate::slot::{Preconditions, Problem};
+use crate::table::{PrimaryKeys, TableRule};
 use crate::wire::{Identity, Session, WireError};
 use dsn::Dsn;
 use std::fmt;
@@ -14,6 +16,8 @@ pub(crate) struct Slot {
     pub(crate) dsn: Dsn,
     pub(crate) name: String,
     pub(crate) publication: String,
+    /// The tables whose primary keys are asked for.
+    pub(crate) tables: Vec<TableRule>,
 }
 
 /// Why there is no session.
@@ -26,6 +30,9 @@ pub enum SourceError {
     /// Something that a session needs is not there.
     #[error(transparent)]
     Problem(#[from] Problem),
+    /// The catalogue cannot be read.
+    #[error("cannot read the catalogue of Postgres")]
+    Catalog(#[from] CatalogError),
     /// The session cannot be had, or is lost.
     #[error(transparent)]
     Wire(#[from] WireError),
@@ -36,6 +43,7 @@ impl SourceError {
         match self {
             Self::Ask(error) => error.is_transient(),
             Self::Problem(_) => false,
+            Self::Catalog(_) => true,
             Self::Wire(error) => error.is_transient(),
         }
     }
@@ -48,6 +56,7 @@ pub(crate) struct Connected {
     pub(crate) identity: Identity,
     /// How often the server wants to hear from us, with room for a slow one.
     pub(crate) status_interval: Duration,
+    pub(crate) primary_keys: PrimaryKeys,
 }
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Connected, SourceError>> + Send>>;
@@ -106,11 +115,13 @@ async fn connect(slot: Slot) -> Result<Connected, SourceError> {
         Preconditions { client: &client, slot: &slot.name, publication: &slot.publication };
     let held = preconditions.all().await;
     let interval = status_interval(&client).await;
+    let primary_keys = catalog::primary_keys(&client, &slot.tables).await;
     drop(client);
     driver.abort();
     held?;
+    let primary_keys = primary_keys?;
     let (session, identity) = Session::start(&slot.dsn, &slot.name, &slot.publication).await?;
-    Ok(Connected { session, identity, status_interval: interval })
+    Ok(Connected { session, identity, status_interval: interval, primary_keys })
 }
 
 /// A quarter of wal_sender_timeout, at most a second: the flush position is

@@ -6,6 +6,40 @@
 use envelope::Position;
 use pgoutput::{Lsn, Message, Relation, Relations, Tuple};
 
+/// Where and when a change was made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Place {
+    /// Where it stands in the stream.
+    pub position: Position,
+    /// When its transaction committed, microseconds since 2000-01-01.
+    pub commit_time: i64,
+    /// Its transaction's id.
+    pub xid: u32,
+}
+
+/// What the server tells of a row.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Image<'a> {
+    /// The columns of the replica identity; the others are null here, whatever they were.
+    Key(Tuple<'a>),
+    /// All of it, but for TOASTed values that did not change.
+    Row(Tuple<'a>),
+}
+
+impl<'a> Image<'a> {
+    fn old(key: Option<Tuple<'a>>, row: Option<Tuple<'a>>) -> Option<Self> {
+        row.map(Self::Row).or(key.map(Self::Key))
+    }
+
+    /// Its values.
+    #[must_use]
+    pub fn tuple(&self) -> Tuple<'a> {
+        match self {
+            Self::Key(tuple) | Self::Row(tuple) => *tuple,
+        }
+    }
+}
+
 /// What one message means for the transaction it stands in.
 #[derive(Debug, PartialEq)]
 pub enum Step<'a> {
@@ -17,25 +51,51 @@ pub enum Step<'a> {
     /// A row was inserted.
     Inserted {
         /// Its place.
-        position: Position,
+        place: Place,
         /// Its table, as it was then.
         relation: &'a Relation,
         /// Its values.
         row: Tuple<'a>,
     },
+    /// A row was changed.
+    Updated {
+        /// Its place.
+        place: Place,
+        /// Its table, as it was then.
+        relation: &'a Relation,
+        /// What the server tells of the row as it was.
+        old: Option<Image<'a>>,
+        /// The row as it is.
+        row: Tuple<'a>,
+    },
+    /// A row was deleted.
+    Deleted {
+        /// Its place.
+        place: Place,
+        /// Its table, as it was then.
+        relation: &'a Relation,
+        /// What the server tells of the row as it was.
+        old: Option<Image<'a>>,
+    },
+    /// Tables were emptied.
+    Truncated {
+        /// Its place: one for all of them.
+        place: Place,
+        /// Their oids; [`Assembler::relation`] knows them.
+        relations: Vec<u32>,
+        /// Whether `CASCADE` was said.
+        cascade: bool,
+        /// Whether `RESTART IDENTITY` was said.
+        restart_identity: bool,
+    },
     /// A message was written into the log.
     Emitted {
         /// Its place.
-        position: Position,
+        place: Place,
         /// Who it is meant for.
         prefix: &'a str,
         /// What it says.
         content: &'a [u8],
-    },
-    /// A change that no one reads: an update, a delete, a truncate.
-    Other {
-        /// Its place.
-        position: Position,
     },
     /// The transaction ends.
     Commit {
@@ -51,6 +111,23 @@ pub enum Step<'a> {
     },
     /// Something that belongs to no transaction.
     Nothing,
+}
+
+impl Step<'_> {
+    /// Where a change stands; `None` for what is none.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        match self {
+            Self::Inserted { place, .. }
+            | Self::Updated { place, .. }
+            | Self::Deleted { place, .. }
+            | Self::Truncated { place, .. }
+            | Self::Emitted { place, .. } => Some(*place),
+            Self::Begin { .. } | Self::Commit { .. } | Self::Described { .. } | Self::Nothing => {
+                None
+            }
+        }
+    }
 }
 
 /// A stream whose messages do not fit together.
@@ -83,7 +160,7 @@ pub struct RelationError(u32);
 pub struct Assembler {
     relations: Relations,
     /// The next change's place in the open transaction.
-    open: Option<Position>,
+    open: Option<Place>,
 }
 
 impl Assembler {
@@ -93,11 +170,12 @@ impl Assembler {
     /// When it does not fit what came before.
     pub fn step<'a>(&'a mut self, message: Message<'a>) -> Result<Step<'a>, TransactionError> {
         Ok(match message {
-            Message::Begin { commit_lsn, .. } => {
-                if let Some(open) = self.open {
-                    return Err(TransactionError::Nested { open: open.commit_lsn.into() });
+            Message::Begin { commit_lsn, commit_time, xid } => {
+                if let Some(Place { position, .. }) = self.open {
+                    return Err(TransactionError::Nested { open: position.commit_lsn.into() });
                 }
-                self.open = Some(Position { commit_lsn: commit_lsn.into(), ordinal: 0 });
+                let position = Position { commit_lsn: commit_lsn.into(), ordinal: 0 };
+                self.open = Some(Place { position, commit_time, xid });
                 Step::Begin { commit_lsn }
             }
             Message::Commit { end_lsn, commit_time, .. } => {
@@ -107,31 +185,45 @@ impl Assembler {
             Message::Relation(relation) => {
                 let oid = relation.oid;
                 self.relations.insert(relation);
-                Step::Described {
-                    relation: self.relations.get(oid).map_err(|_| RelationError(oid))?,
-                }
+                Step::Described { relation: self.relation(oid)? }
             }
             Message::Insert { relation, new } => {
-                let position = self.place("Insert")?;
-                let relation = self.relations.get(relation).map_err(|_| RelationError(relation))?;
-                Step::Inserted { position, relation, row: new }
+                let place = self.place("Insert")?;
+                Step::Inserted { place, relation: self.relation(relation)?, row: new }
             }
-            Message::Update { .. } => Step::Other { position: self.place("Update")? },
-            Message::Delete { .. } => Step::Other { position: self.place("Delete")? },
-            Message::Truncate { .. } => Step::Other { position: self.place("Truncate")? },
+            Message::Update { relation, key, old, new } => {
+                let (place, old) = (self.place("Update")?, Image::old(key, old));
+                Step::Updated { place, relation: self.relation(relation)?, old, row: new }
+            }
+            Message::Delete { relation, key, old } => {
+                let (place, old) = (self.place("Delete")?, Image::old(key, old));
+                Step::Deleted { place, relation: self.relation(relation)?, old }
+            }
+            Message::Truncate { relations, cascade, restart_identity } => {
+                let place = self.place("Truncate")?;
+                Step::Truncated { place, relations, cascade, restart_identity }
+            }
             Message::Message { transactional: true, prefix, content, .. } => {
-                Step::Emitted { position: self.place("Message")?, prefix, content }
+                Step::Emitted { place: self.place("Message")?, prefix, content }
             }
             // Origins, types, and messages that no transaction guards.
             _ => Step::Nothing,
         })
     }
 
-    fn place(&mut self, found: &'static str) -> Result<Position, TransactionError> {
+    /// A table as the stream described it last.
+    ///
+    /// # Errors
+    /// When it never did.
+    pub fn relation(&self, oid: u32) -> Result<&Relation, TransactionError> {
+        Ok(self.relations.get(oid).map_err(|_| RelationError(oid))?)
+    }
+
+    fn place(&mut self, found: &'static str) -> Result<Place, TransactionError> {
         let next = self.open.as_mut().ok_or(TransactionError::Outside { found })?;
-        let position = *next;
-        next.ordinal += 1;
-        Ok(position)
+        let place = *next;
+        next.position.ordinal += 1;
+        Ok(place)
     }
 }
 
@@ -150,10 +242,10 @@ mod tests {
             let begin = Message::Begin { commit_lsn: commit.into(), commit_time: 0, xid: 1 };
             assert_eq!(assembler.step(begin), Ok(Step::Begin { commit_lsn: commit.into() }));
             for ordinal in 0..3 {
-                let Ok(Step::Emitted { position, .. }) = assembler.step(emitted(true)) else {
+                let Ok(Step::Emitted { place, .. }) = assembler.step(emitted(true)) else {
                     panic!()
                 };
-                assert_eq!(position, Position { commit_lsn: commit, ordinal });
+                assert_eq!(place.position, Position { commit_lsn: commit, ordinal });
             }
             assert_eq!(assembler.step(emitted(false)), Ok(Step::Nothing));
             let end =

@@ -10,8 +10,12 @@ create table relay.dead_letter (
   attempts integer not null,
   position text not null,
   body text not null,
-  first_failed_at timestamptz not null default now(),
-  unique (destination, position)
+  first_failed_at timestamptz not null default now()
+);
+
+-- A second record of the same event after a crash is a no-op. One change can be two events.
+create unique index dead_letter_once on relay.dead_letter (
+  destination, position, coalesce(event_id, '00000000-0000-0000-0000-000000000000')
 );
 
 comment on table relay.dead_letter is 'Events that can never be sent to their destination, kept with the reason.';

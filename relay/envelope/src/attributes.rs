@@ -63,6 +63,9 @@ pub fn group_id(key: &str) -> Cow<'_, str> {
 }
 
 fn xml_text(value: Cow<'_, str>) -> Cow<'_, str> {
+    if value.bytes().all(|b| matches!(b, 0x20..=0x7f)) {
+        return value;
+    }
     let refused = |c: char| matches!(c, '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}');
     if value.contains(refused) { Cow::Owned(value.replace(refused, "\u{fffd}")) } else { value }
 }

@@ -21,7 +21,7 @@ mod write;
 pub use attributes::{Attribute, MAX_ATTRIBUTES, group_id};
 pub use event::{Event, EventError};
 pub use position::{InvalidPosition, Position};
-pub use write::Envelope;
+pub use write::{Envelope, write_text};
 
 /// The event type that `relay check` sends to prove the permission to publish.
 ///

@@ -80,7 +80,7 @@ impl Envelope<'_> {
             // An author who wrote the tenant into the metadata too keeps what he wrote.
             (Some(tenant), Some(members)) if !members.contains("\"tenant_id\"") => {
                 out.push_str("{\"tenant_id\":");
-                text(out, tenant);
+                write_text(out, tenant);
                 if !members.starts_with('}') {
                     out.push(',');
                 }
@@ -95,29 +95,31 @@ fn text_field(out: &mut String, name: &str, value: &str) {
     out.push_str(",\"");
     out.push_str(name);
     out.push_str("\":");
-    text(out, value);
+    write_text(out, value);
 }
 
-/// Writes a JSON string; the same escapes as serde_json, and the non-characters.
-fn text(out: &mut String, value: &str) {
+/// Appends a JSON string; the same escapes as serde_json, and the two characters that SQS refuses.
+pub fn write_text(out: &mut String, value: &str) {
     out.push('"');
-    let mut clean_from = 0;
-    for (at, c) in value.char_indices() {
-        if !matches!(c, '"' | '\\' | '\0'..='\x1f' | '\u{fffe}' | '\u{ffff}') {
-            continue;
+    let mut rest = value;
+    while let Some(at) = rest.bytes().position(|b| matches!(b, b'"' | b'\\' | ..=0x1f | 0xef)) {
+        // Each of these bytes begins a character.
+        let (clean, from) = rest.split_at(at);
+        out.push_str(clean);
+        let mut chars = from.chars();
+        match chars.next() {
+            Some('"') => out.push_str("\\\""),
+            Some('\\') => out.push_str("\\\\"),
+            Some('\n') => out.push_str("\\n"),
+            Some('\r') => out.push_str("\\r"),
+            Some('\t') => out.push_str("\\t"),
+            Some(c @ ('\0'..='\x1f' | '\u{fffe}' | '\u{ffff}')) => escape(out, c),
+            Some(other) => out.push(other),
+            None => {}
         }
-        out.push_str(&value[clean_from..at]);
-        clean_from = at + c.len_utf8();
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            other => escape(out, other),
-        }
+        rest = chars.as_str();
     }
-    out.push_str(&value[clean_from..]);
+    out.push_str(rest);
     out.push('"');
 }
 
@@ -133,6 +135,11 @@ fn escape(out: &mut String, c: char) {
 /// Copies raw JSON. Outside strings JSON is ASCII, so the non-characters can
 /// only stand inside one, where an escape means the same.
 fn raw(out: &mut String, json: &str) {
+    // Two searches for one character each go many bytes at a time; one for either does not.
+    if !json.contains('\u{fffe}') && !json.contains('\u{ffff}') {
+        out.push_str(json);
+        return;
+    }
     let mut rest = json;
     while let Some(at) = rest.find(['\u{fffe}', '\u{ffff}']) {
         out.push_str(&rest[..at]);

@@ -6,6 +6,7 @@ use dsn::Dsn;
 use relay::config::Config;
 use relay::migrate::{Side, migrate};
 use relay::slot::Preconditions;
+use relay::table::TableRule;
 use tokio_postgres::Client;
 
 #[derive(Debug, clap::Args)]
@@ -37,7 +38,7 @@ pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result
         println!("ok    {}", finding?);
     }
     apply(&mut client, Side::Source, &dsn).await?;
-    publication(&client, &config.postgres.publication).await?;
+    publication(&client, &config.postgres.publication, &config.tables()?).await?;
     slot(&client, &config.postgres.slot).await?;
     Ok(true)
 }
@@ -53,12 +54,16 @@ async fn apply(client: &mut Client, side: Side, dsn: &Dsn) -> anyhow::Result<()>
     Ok(())
 }
 
-async fn publication(client: &Client, name: &str) -> anyhow::Result<()> {
+async fn publication(client: &Client, name: &str, tables: &[TableRule]) -> anyhow::Result<()> {
     let quoted = name.replace('"', "\"\"");
     let wanted = Preconditions { client, slot: "", publication: name };
     if wanted.publication().await.is_err() {
+        // The outbox alone is only ever inserted into; of a table every change counts.
+        let publish = if tables.is_empty() { "insert" } else { "insert, update, delete, truncate" };
+        let tables: String =
+            tables.iter().map(|table| format!(", {}", quoted_name(table))).collect();
         let sql = format!(
-            "create publication \"{quoted}\" for table relay.outbox with (publish = 'insert', publish_via_partition_root = true)"
+            "create publication \"{quoted}\" for table relay.outbox{tables} with (publish = '{publish}', publish_via_partition_root = true)"
         );
         client.batch_execute(&sql).await.with_context(|| {
             format!("the publication {name} cannot be made; the role must own relay.outbox and have CREATE on the database")
@@ -80,6 +85,11 @@ async fn publication(client: &Client, name: &str) -> anyhow::Result<()> {
     }
     println!("ok    {}", wanted.published().await?);
     Ok(())
+}
+
+fn quoted_name(table: &TableRule) -> String {
+    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    format!("{}.{}", quote(&table.schema), quote(&table.name))
 }
 
 async fn slot(client: &Client, name: &str) -> anyhow::Result<()> {

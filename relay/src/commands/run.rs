@@ -6,6 +6,7 @@ use relay::config::{Config, Outbox};
 use relay::pipeline::{self, Setup};
 use relay::publish::Destination;
 use relay::route::Routes;
+use relay::value::Numbers;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
         publication: config.postgres.publication.clone(),
         source: config.publish.source.clone().unwrap_or_else(|| dsn.database().to_owned()),
         dsn,
+        tables: config.tables()?,
+        numbers: Numbers::default(),
         routes: Routes::new(&config.destinations()?),
         publishers,
         bytes_in_flight: usize::try_from(config.publish.bytes_in_flight.as_u64())

@@ -37,10 +37,11 @@ impl<P: Publisher> Pipeline<P> {
             slot = self.slot.name, publication = self.slot.publication, server = %self.slot.dsn,
             timeline = found.timeline, confirmed = %confirmed, "streaming"
         );
+        let origin = format!("{}/{}", found.system_id, self.slot.dsn.database());
+        self.intake.reconnected(origin, connected.primary_keys);
         self.identity = Some(connected.identity);
         self.status_interval = connected.status_interval;
         self.connect_attempts = 0;
-        self.intake.reconnected();
         self.source = Source::Streaming(connected.session);
         Ok(())
     }

@@ -23,6 +23,12 @@ impl<P: Publisher> Pipeline<P> {
                 self.report.dead_letters += 1;
                 self.intake.ledger().settle(transaction);
             }
+            Done::Answer(types) => {
+                for (oid, kind) in types {
+                    self.intake.types().insert(oid, kind);
+                }
+                self.asking = false;
+            }
         }
     }
 

@@ -18,6 +18,10 @@ use envelope::Position;
 use std::future::Future;
 use uuid::Uuid;
 
+/// The most bytes that any topic or queue takes in one message: what SNS and SQS let their
+/// limit be raised to. The limit of a destination is asked for, and can be lower.
+pub const LARGEST_MESSAGE: usize = 1 << 20;
+
 /// Names a destination by its place in the list the pipeline was given.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct DestinationId(pub usize);

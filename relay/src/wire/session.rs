@@ -16,6 +16,9 @@ use std::time::{Duration, Instant, SystemTime};
 /// How much is read at once: in a backlog reading little and often wastes both sides' time.
 const READ_SIZE: usize = 256 * 1024;
 
+/// A message longer than this has the buffer grow for itself alone.
+const LARGE: usize = 1024 * 1024;
+
 /// The longest message Postgres can send (`MaxAllocSize` is 1 GiB less a byte).
 const LONGEST_MESSAGE: usize = 1 << 30;
 
@@ -39,6 +42,8 @@ pub struct Session {
     /// How much of the input was handed out already.
     used: usize,
     pace: Pace,
+    /// Whether the buffer has grown for a message larger than usual.
+    grown: bool,
 }
 
 impl fmt::Debug for Session {
@@ -58,7 +63,8 @@ impl Session {
         slot: &str,
         publication: &str,
     ) -> Result<(Self, Identity), WireError> {
-        let mut session = Self { link: open(dsn).await?, used: 0, pace: Pace::new(Instant::now()) };
+        let mut session =
+            Self { link: open(dsn).await?, used: 0, pace: Pace::new(Instant::now()), grown: false };
         let identity = session.identify().await?;
         let publication = publication.replace('"', "\"\"").replace('\'', "''");
         let command = format!(
@@ -150,9 +156,8 @@ impl Session {
 
     /// Refuses a message longer than any that Postgres sends, before it is buffered.
     fn check_length(&self) -> Result<(), WireError> {
-        let header = self.link.input.get(self.used + 1..self.used + 5);
-        let length = header.and_then(|h| h.try_into().ok()).map_or(0, u32::from_be_bytes);
-        if usize::try_from(length).is_ok_and(|length| length <= LONGEST_MESSAGE) {
+        let unread = self.link.input.get(self.used..).unwrap_or_default();
+        if message_length(unread).is_none_or(|length| length <= LONGEST_MESSAGE) {
             return Ok(());
         }
         Err(WireError::Unexpected { expected: "a message of at most 1 GiB", tag: '?' })
@@ -163,16 +168,42 @@ impl Session {
     /// # Errors
     /// When the connection is lost.
     pub async fn fill(&mut self) -> Result<(), WireError> {
-        self.link.input.advance(self.used);
-        self.used = 0;
-        self.link.input.reserve(READ_SIZE);
-        // Held up for that fifth of a millisecond, this thread waits for nothing it could be
-        // woken for: a timer of the runtime would wait on the socket too.
-        std::thread::sleep(self.pace.pause(Instant::now()));
+        self.make_room();
+        self.let_it_fill();
         let before = self.link.input.len();
         self.link.read().await?;
         self.pace.read(Instant::now(), self.link.input.len() - before);
         Ok(())
+    }
+
+    /// Room for the next read, or at once for all of a message that is longer: growing by
+    /// doubling would hold it twice.
+    fn make_room(&mut self) {
+        let unread = self.link.input.get(self.used..).unwrap_or_default();
+        let missing =
+            message_length(unread).map_or(0, |length| length.saturating_sub(unread.len()));
+        if self.grown && unread.len() <= READ_SIZE {
+            // A message that was larger than usual is behind: so is its memory.
+            self.link.input = BytesMut::from(unread);
+            self.grown = false;
+        } else {
+            self.link.input.advance(self.used);
+        }
+        self.used = 0;
+        self.link.input.reserve(missing.max(READ_SIZE));
+        self.grown |= missing > LARGE;
+    }
+
+    /// In a backlog, stays away from the socket for a fifth of a millisecond.
+    ///
+    /// A timer of the runtime would not do: the runtime waits on the socket too, and would be
+    /// woken for each message. What else runs on this thread waits as long.
+    #[expect(clippy::disallowed_methods, reason = "not to be woken is the purpose")]
+    fn let_it_fill(&self) {
+        let pause = self.pace.pause(Instant::now());
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
+        }
     }
 
     /// Reports how far the events are safe.
@@ -219,6 +250,12 @@ impl Session {
         frontend::terminate(&mut out);
         self.link.send(&mut out).await
     }
+}
+
+/// How long the message at the front is, with its tag, as far as its header is there.
+fn message_length(input: &[u8]) -> Option<usize> {
+    let header = input.get(1..5)?.try_into().ok()?;
+    usize::try_from(u32::from_be_bytes(header)).ok()?.checked_add(1)
 }
 
 fn start_refused(slot: &str, error: ServerError) -> WireError {

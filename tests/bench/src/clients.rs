@@ -27,6 +27,12 @@ pub(crate) struct Options {
     /// How many events to read before it ends.
     #[arg(long)]
     events: u64,
+    /// The publication.
+    #[arg(long, default_value = crate::load::PUBLICATION)]
+    publication: String,
+    /// Print the most memory that was resident, in MiB, at the end.
+    #[arg(long)]
+    peak: bool,
     /// Write for each event its id and when it was seen into this file.
     #[arg(long)]
     seen: Option<PathBuf>,
@@ -67,8 +73,10 @@ async fn relay<P: Publisher>(
     let setup = Setup {
         dsn: options.url.parse()?,
         slot: options.slot.clone(),
-        publication: crate::load::PUBLICATION.to_owned(),
+        publication: options.publication.clone(),
         source: "bench".to_owned(),
+        tables: Vec::new(),
+        numbers: relay::value::Numbers::default(),
         routes: Routes::all_to(DestinationId(0)),
         publishers: vec![publisher],
         bytes_in_flight: 32 << 20,
@@ -79,6 +87,12 @@ async fn relay<P: Publisher>(
     let report = run_pipeline(setup, until).await?;
     if report.published < options.events {
         bail!("expected {} events, found {}", options.events, report.published);
+    }
+    if options.peak {
+        let status = std::fs::read_to_string("/proc/self/status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib: u64 = line.context("expected VmHWM")?.trim().trim_end_matches(" kB").parse()?;
+        println!("peak {}", kib / 1024);
     }
     Ok(())
 }
@@ -94,7 +108,7 @@ async fn pgwire(options: Options) -> Result<()> {
         password,
         dsn.database(),
         &options.slot,
-        crate::load::PUBLICATION,
+        options.publication.as_str(),
     )
     .with_port(port)
     .with_tls(TlsConfig::disabled())
@@ -128,7 +142,11 @@ struct Clocked {
 impl Clocked {
     fn new(events: u64) -> Self {
         let events = usize::try_from(events).unwrap_or(usize::MAX);
-        Self { seen: Arc::new(Mutex::new(Vec::with_capacity(events))), events, done: Arc::default() }
+        Self {
+            seen: Arc::new(Mutex::new(Vec::with_capacity(events))),
+            events,
+            done: Arc::default(),
+        }
     }
 
     fn write(&self, file: &std::path::Path) -> Result<()> {

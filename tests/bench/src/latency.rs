@@ -51,7 +51,8 @@ pub(crate) async fn at(source: &Source, rate: u32, seconds: u32) -> Result<Laten
 }
 
 async fn compare(source: &Source, seen: &str) -> Result<Vec<i64>> {
-    const SQL: &str = "select event_id, (extract(epoch from pg_xact_commit_timestamp(xmin)) * 1000000)::bigint
+    const SQL: &str =
+        "select event_id, (extract(epoch from pg_xact_commit_timestamp(xmin)) * 1000000)::bigint
         from relay.outbox";
     let rows = source.client.query(SQL, &[]).await?;
     let committed: HashMap<Uuid, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
@@ -61,6 +62,11 @@ async fn compare(source: &Source, seen: &str) -> Result<Vec<i64>> {
         anyhow::Ok(at.parse::<i64>()? - committed)
     });
     let late = late.collect::<Result<Vec<_>>>()?;
-    ensure!(late.len() == committed.len(), "expected {} events, found {}", committed.len(), late.len());
+    ensure!(
+        late.len() == committed.len(),
+        "expected {} events, found {}",
+        committed.len(),
+        late.len()
+    );
     Ok(late)
 }

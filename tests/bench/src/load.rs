@@ -52,8 +52,12 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) async fn start() -> Result<Self> {
-        let settings =
-            [("fsync", "on"), ("max_wal_size", "8GB"), ("checkpoint_timeout", "30min"), ("autovacuum", "off")];
+        let settings = [
+            ("fsync", "on"),
+            ("max_wal_size", "8GB"),
+            ("checkpoint_timeout", "30min"),
+            ("autovacuum", "off"),
+        ];
         let postgres = Postgres::start(&settings).await?;
         let database = postgres.create_database().await?;
         let mut client = postgres.connect(&database).await?;

@@ -48,7 +48,10 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         println!("\n| commit to sink, at | reached | p50 ms | p99 ms |\n|--:|--:|--:|--:|");
         for rate in [1000, 5000, 10_000] {
             let late = latency::at(&source, rate, options.seconds).await?;
-            println!("| {}/s | {:.0}/s | {:.2} | {:.2} |", late.rate, late.reached, late.p50, late.p99);
+            println!(
+                "| {}/s | {:.0}/s | {:.2} | {:.2} |",
+                late.rate, late.reached, late.p50, late.p99
+            );
             if rate == 5000 {
                 p99 = Some(late.p99);
             }

@@ -1,0 +1,73 @@
+//! What Postgres's catalogue knows and the stream does not tell: primary keys, and types that
+//! are not built in.
+
+use crate::publish::backoff;
+use crate::table::{PrimaryKeys, TableRule};
+use crate::value::Type;
+use dsn::Dsn;
+use tokio_postgres::Client;
+
+/// Why the catalogue did not answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CatalogError {
+    /// There is no connection.
+    #[error("no connection to ask the catalogue with")]
+    Connect(#[from] dsn::Error),
+    /// A question failed.
+    #[error("the catalogue did not answer")]
+    Query(#[from] tokio_postgres::Error),
+}
+
+/// The primary keys of the tables that the rules name, in the order of their columns.
+///
+/// # Errors
+/// When the server does not answer.
+pub(crate) async fn primary_keys(
+    client: &Client,
+    rules: &[TableRule],
+) -> Result<PrimaryKeys, CatalogError> {
+    const SQL: &str = "select array_agg(a.attname::text order by k.place)
+        from pg_index as i
+        join pg_class as c on c.oid = i.indrelid
+        join pg_namespace as n on n.oid = c.relnamespace
+        cross join unnest(i.indkey::smallint[]) with ordinality as k (attnum, place)
+        join pg_attribute as a on a.attrelid = c.oid and a.attnum = k.attnum
+        where i.indisprimary and n.nspname = $1 and c.relname = $2
+        group by c.oid";
+    let mut keys = PrimaryKeys::new();
+    for rule in rules {
+        if let Some(row) = client.query_opt(SQL, &[&rule.schema, &rule.name]).await? {
+            keys.insert((rule.schema.clone(), rule.name.clone()), row.get(0));
+        }
+    }
+    Ok(keys)
+}
+
+/// Types by their oids, and those they are made of; tries for as long as it takes.
+pub(crate) async fn ask(dsn: &Dsn, oids: Vec<u32>) -> Vec<(u32, Type)> {
+    let mut attempt = 0;
+    loop {
+        match try_ask(dsn, &oids).await {
+            Ok(types) => return types,
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(%error, cause, "types of a table are not known yet; trying again, its changes wait");
+            }
+        }
+        tokio::time::sleep(backoff(attempt, fastrand::f64())).await;
+        attempt += 1;
+    }
+}
+
+async fn try_ask(dsn: &Dsn, oids: &[u32]) -> Result<Vec<(u32, Type)>, CatalogError> {
+    let (client, driver) = dsn.connect("relay types").await?;
+    let types = types(&client, oids).await;
+    drop(client);
+    driver.abort();
+    Ok(types?)
+}
+
+async fn types(_client: &Client, oids: &[u32]) -> Result<Vec<(u32, Type)>, tokio_postgres::Error> {
+    Ok(oids.iter().map(|oid| (*oid, Type)).collect())
+}

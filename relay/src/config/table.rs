@@ -1,0 +1,89 @@
+//! `[[table]]`: the tables whose changes are events.
+
+use super::ConfigError;
+use crate::table::TableRule;
+use serde::Deserialize;
+
+/// `[[table]]`
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// Its schema and its name, joined by a dot; the schema is `public` where none is named.
+    pub name: String,
+    /// The aggregate type of its events; the table's name where it is not set.
+    #[serde(default, rename = "as")]
+    pub aggregate_type: Option<String>,
+    /// The columns whose values make the ordering key; the primary key where none is named.
+    #[serde(default)]
+    pub key: Vec<String>,
+}
+
+impl Table {
+    /// The rule that it stands for.
+    ///
+    /// # Errors
+    /// When its name cannot be one, or cannot begin an event type.
+    pub fn rule(&self) -> Result<TableRule, ConfigError> {
+        let range = |expected, found: &str| ConfigError::Range {
+            key: "table",
+            expected,
+            found: format!("{found:?}"),
+        };
+        let (schema, name) = self.name.split_once('.').unwrap_or(("public", &self.name));
+        if schema.is_empty() || name.is_empty() {
+            return Err(range("a table's name such as public.customers", &self.name));
+        }
+        let aggregate_type = self.aggregate_type.as_deref().unwrap_or(name);
+        let legal = |c: char| !c.is_whitespace() && !c.is_control();
+        if !(1..=240).contains(&aggregate_type.len()) || !aggregate_type.chars().all(legal) {
+            return Err(range(
+                "a name without spaces, of at most 240 bytes, for its events (set `as`)",
+                aggregate_type,
+            ));
+        }
+        Ok(TableRule {
+            schema: schema.to_owned(),
+            name: name.to_owned(),
+            aggregate_type: aggregate_type.to_owned(),
+            key: self.key.clone(),
+        })
+    }
+}
+
+/// The tables of `RELAY_TABLES`: names, separated by commas.
+pub(super) fn from_variable(value: &str) -> toml::Value {
+    let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let tables = names.map(|name| {
+        toml::Value::Table([("name".to_owned(), toml::Value::from(name))].into_iter().collect())
+    });
+    toml::Value::Array(tables.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+
+    #[test]
+    fn a_table_names_its_events_and_its_key() {
+        let file = "[[table]]\nname = 'shop.customer list'\nas = 'customer'\nkey = ['id']\n[[table]]\nname = 'item'\n";
+        let config = Config::from_sources(file, []).unwrap();
+        let rules: Vec<_> = config.table.iter().map(|t| t.rule().unwrap()).collect();
+        assert_eq!((rules[0].schema.as_str(), rules[0].name.as_str()), ("shop", "customer list"));
+        assert_eq!((rules[0].aggregate_type.as_str(), rules[0].key.len()), ("customer", 1));
+        assert_eq!(
+            (rules[1].schema.as_str(), rules[1].aggregate_type.as_str()),
+            ("public", "item")
+        );
+    }
+
+    #[test]
+    fn a_variable_names_tables_and_a_name_with_spaces_needs_another() {
+        let variable = |value: &str| [("RELAY_TABLES".to_owned(), value.to_owned())];
+        let config = Config::from_sources("", variable("public.a, b,")).unwrap();
+        assert_eq!(config.table.len(), 2);
+        let error = Config::from_sources("", variable("public.my table")).unwrap_err().to_string();
+        assert!(error.contains("(set `as`)"), "{error}");
+        let error = Config::from_sources("", variable(".x")).unwrap_err().to_string();
+        assert!(error.contains("such as public.customers"), "{error}");
+    }
+}
