@@ -250,6 +250,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn the_server_is_of_the_version_that_was_asked_for() {
+        let asked = std::env::var_os("RELAY_TEST_POSTGRES").and_then(|v| v.into_string().ok());
+        let asked = asked.filter(|text| text.parse::<u32>().is_ok());
+        let wanted = asked.unwrap_or_else(|| programs::version(&programs().unwrap()).unwrap());
+        let server = Postgres::start(&[]).await.unwrap();
+        let client = server.connect("postgres").await.unwrap();
+        let row = client.query_one("show server_version", &[]).await.unwrap();
+        let major = |text: &str| text.split('.').next().unwrap().to_owned();
+        assert_eq!(major(row.get(0)), major(&wanted));
+    }
+
+    #[tokio::test]
     async fn a_server_starts_crashes_recovers_and_is_gone_when_dropped() {
         let mut server = Postgres::start(&[("fsync", "on")]).await.unwrap();
         let database = server.create_database().await.unwrap();
