@@ -1,7 +1,11 @@
 //! A real Postgres server in a folder of its own, gone when it is dropped.
 
-use crate::process::{Process, User, command, free_port, server_user};
+mod programs;
+
+use crate::process::{Process, User, free_port, server_user};
 use anyhow::{Context, Result, bail};
+use programs::program;
+pub use programs::programs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -74,7 +78,7 @@ impl Postgres {
     }
 
     async fn launch(&mut self) -> Result<()> {
-        let mut server = command(&self.programs.join("postgres"), "QUIT", self.user);
+        let mut server = program(&self.programs, "postgres", "QUIT", self.user);
         server.arg("-D").arg(self.data()).arg("-p").arg(self.port.to_string());
         server.arg("-k").arg(self.folder.path());
         for (name, value) in SETTINGS {
@@ -182,48 +186,9 @@ impl Drop for Postgres {
     }
 }
 
-/// The folder of `initdb` and `postgres`: that of the PATH, or Debian's newest.
-///
-/// # Errors
-/// When there is none.
-pub fn programs() -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path =
-        std::env::split_paths(&path).map(|folder| folder.join("initdb")).find(|p| p.exists());
-    if let Some(folder) = on_path
-        .and_then(|initdb| initdb.canonicalize().ok())
-        .and_then(|real| real.parent().map(Path::to_owned))
-        .filter(|folder| folder.join("postgres").exists())
-    {
-        return Ok(folder);
-    }
-    let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin")))
-        })
-        .filter(|(_, folder)| folder.join("initdb").exists())
-        .collect();
-    versions.sort();
-    versions
-        .pop()
-        .map(|(_, folder)| folder)
-        .context("expected Postgres (initdb), found none; run infra/local/setup")
-}
-
 /// An empty cluster, made once for each version and copied for each server.
 fn template(programs: &Path, user: Option<User>) -> Result<PathBuf> {
-    let version = Command::new(programs.join("postgres"))
-        .arg("--version")
-        .output()
-        .context("ask for Postgres's version")?;
-    let version: String = String::from_utf8_lossy(&version.stdout)
-        .chars()
-        .filter(|c| c.is_ascii_digit() || *c == '.')
-        .take(8)
-        .collect();
+    let version = programs::version(programs)?;
     let uid = user.map_or_else(|| "own".to_owned(), |user| user.uid.to_string());
     let target = std::env::temp_dir().join(format!("relay-postgres-template-{version}-{uid}"));
     if target.join("data/PG_VERSION").exists() {
@@ -236,7 +201,7 @@ fn template(programs: &Path, user: Option<User>) -> Result<PathBuf> {
     let password = making.path().join("password");
     std::fs::write(&password, PASSWORD).context("write the password file")?;
     give_to(&password, user)?;
-    let output = command(&programs.join("initdb"), "KILL", user)
+    let output = program(programs, "initdb", "KILL", user)
         .arg("-D")
         .arg(making.path().join("data"))
         .args(["-U", "postgres", "-E", "UTF8", "--locale=C", "--auth=scram-sha-256", "--no-sync"])
@@ -283,6 +248,18 @@ fn give_to(path: &Path, user: Option<User>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_server_is_of_the_version_that_was_asked_for() {
+        let asked = std::env::var_os("RELAY_TEST_POSTGRES").and_then(|v| v.into_string().ok());
+        let asked = asked.filter(|text| text.parse::<u32>().is_ok());
+        let wanted = asked.unwrap_or_else(|| programs::version(&programs().unwrap()).unwrap());
+        let server = Postgres::start(&[]).await.unwrap();
+        let client = server.connect("postgres").await.unwrap();
+        let row = client.query_one("show server_version", &[]).await.unwrap();
+        let major = |text: &str| text.split('.').next().unwrap().to_owned();
+        assert_eq!(major(row.get(0)), major(&wanted));
+    }
 
     #[tokio::test]
     async fn a_server_starts_crashes_recovers_and_is_gone_when_dropped() {

@@ -1,5 +1,6 @@
 -- Every kind of message that pgoutput can send, in transactions as small as can be.
--- The slots are made first, so that each of them sees all of it.
+-- The slots are made before the changes, so that each of them sees all of these.
+-- psql's variable major is the server's version.
 
 create type mood as enum ('calm', 'cross');
 create domain short_text as text check (length(value) < 100);
@@ -24,12 +25,18 @@ alter table large alter column body set storage external;
 create table daily (day date not null, id int not null, primary key (day, id)) partition by range (day);
 create table daily_1 partition of daily for values from ('2026-01-01') to ('2026-01-02');
 create table child (id int references item (id), primary key (id));
+create table product (id int primary key, price numeric, twice numeric generated always as (price * 2) stored);
 create publication captured for all tables with (publish_via_partition_root = true);
+select :major >= 18 as sends_generated \gset
+\if :sends_generated
+  alter publication captured set (publish_generated_columns = stored);
+\endif
 
 select pg_create_logical_replication_slot('text', 'pgoutput');
 select pg_create_logical_replication_slot('binary', 'pgoutput');
 select pg_create_logical_replication_slot('streamed', 'pgoutput');
 select pg_create_logical_replication_slot('prepared', 'pgoutput', false, true);
+select pg_create_logical_replication_slot('parallel', 'pgoutput', false, true);
 
 -- Values: null, empty, text in several scripts, bytes, arrays; then each kind of change.
 insert into item values
@@ -48,6 +55,9 @@ update by_index set code = 'two';
 delete from by_index;
 
 insert into silent values (1);
+
+-- A column that is computed from others; sent from version 18 on, where the publication says so.
+insert into product values (1, 12.5);
 
 -- A value out of line that an update leaves alone is not sent again.
 insert into large select 1, 0, string_agg(md5(i::text), '') from generate_series(1, 100) as i;

@@ -1,18 +1,47 @@
 //! What real servers sent decodes to the last byte, and encodes to the same bytes.
 
-use crate::{AnyMessage, Message, Relations, ReplicaIdentity, Tuple, Value, encode};
+use crate::{AnyMessage, Message, Relation, Relations, ReplicaIdentity, Tuple, Value, encode};
 use std::path::{Path, PathBuf};
 
-/// The captures of this name, one for each version of Postgres that was recorded.
-fn recorded(name: &str) -> Vec<PathBuf> {
+/// Every recording: its name, and the first version of Postgres that can make it.
+const RECORDINGS: &[(&str, u32)] =
+    &[("text", 14), ("binary", 14), ("streamed", 14), ("prepared", 15), ("parallel", 16)];
+
+/// The captures of this name, one for each version of Postgres that can make it.
+fn recorded(name: &str) -> Vec<(u32, PathBuf)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("captures");
-    let versions = std::fs::read_dir(folder).unwrap();
-    let files: Vec<PathBuf> = versions
-        .map(|version| version.unwrap().path().join(name))
-        .filter(|file| file.exists())
-        .collect();
-    assert!(!files.is_empty(), "expected a capture named {name}");
-    files
+    let (_, since) = RECORDINGS.iter().find(|(recording, _)| *recording == name).unwrap();
+    (*since..=18)
+        .map(|major| (major, folder.join(format!("pg{major}")).join(format!("{name}.bin"))))
+        .collect()
+}
+
+/// The tags of a capture in order, a number behind one that follows itself.
+fn tags(messages: &[&[u8]]) -> String {
+    let runs = messages.chunk_by(|a, b| a[0] == b[0]).map(|run| {
+        let tag = char::from(run[0][0]);
+        if run.len() == 1 { tag.to_string() } else { format!("{tag}{}", run.len()) }
+    });
+    runs.collect::<Vec<_>>().join(" ")
+}
+
+/// What a version sends of `workload.sql`, as [`tags`] writes it.
+fn expected(name: &str, major: u32) -> String {
+    let start = "B Y2 R I2 C B U C B U C B D C B R I C B U C B D C B R I C B U C B D C B R I C \
+        B R I C B R I C B U C B R2 I C B R T C B Y2 R2 T C B R T C B M C M B R I R I C";
+    // Before version 15 a transaction that changed nothing is sent too.
+    let empty = if major < 15 { " B C" } else { "" };
+    let whole = "B O I C B O I600 C B I300 M R T I300 C B R I C B I600 C";
+    let streamed = "B O I C S O R I497 E S I103 E c S R I300 E A S M R T I300 E c";
+    // From version 18 on what was rolled back before it was decoded is not sent at all.
+    let rolled_back = if major < 18 { " S E A" } else { "" };
+    match name {
+        "text" | "binary" => format!("{start}{empty} {whole}"),
+        "streamed" => {
+            format!("{start}{empty} {streamed}{rolled_back} B R I C S R I497 E S I103 E c")
+        }
+        _ => format!("{start} {streamed}{rolled_back} b R I P K b I P r S R I497 E S I103 E p K"),
+    }
 }
 
 /// The messages of a capture: each behind its length.
@@ -53,8 +82,8 @@ fn values(row: Tuple<'_>) -> Vec<Option<&str>> {
 
 #[test]
 fn every_capture_decodes_to_the_last_byte_and_encodes_to_the_same() {
-    for name in ["text.bin", "binary.bin", "streamed.bin", "prepared.bin"] {
-        for path in recorded(name) {
+    for (name, _) in RECORDINGS {
+        for (_, path) in recorded(name) {
             let file = std::fs::read(&path).unwrap();
             let messages = messages(&file);
             for (message, bytes) in decoded(&messages).iter().zip(&messages) {
@@ -67,10 +96,20 @@ fn every_capture_decodes_to_the_last_byte_and_encodes_to_the_same() {
 }
 
 #[test]
+fn each_version_sends_the_messages_that_are_expected_of_it() {
+    for (name, _) in RECORDINGS {
+        for (major, path) in recorded(name) {
+            let file = std::fs::read(&path).unwrap();
+            assert_eq!(tags(&messages(&file)), expected(name, major), "{}", path.display());
+        }
+    }
+}
+
+#[test]
 fn the_captures_hold_every_message_that_the_table_lists() {
     let mut seen: Vec<u8> = Vec::new();
-    for name in ["text.bin", "streamed.bin", "prepared.bin"] {
-        for path in recorded(name) {
+    for (name, _) in RECORDINGS {
+        for (_, path) in recorded(name) {
             let file = std::fs::read(path).unwrap();
             seen.extend(messages(&file).iter().map(|message| message[0]));
         }
@@ -82,8 +121,8 @@ fn the_captures_hold_every_message_that_the_table_lists() {
 
 #[test]
 fn every_change_of_a_capture_fits_the_relation_before_it() {
-    for name in ["text.bin", "binary.bin"] {
-        for path in recorded(name) {
+    for name in ["text", "binary"] {
+        for (_, path) in recorded(name) {
             let file = std::fs::read(path).unwrap();
             let mut relations = Relations::default();
             let mut changes = 0;
@@ -115,21 +154,31 @@ fn every_change_of_a_capture_fits_the_relation_before_it() {
     }
 }
 
+/// The description of a table in a capture.
+fn relation<'a>(read: &'a [AnyMessage<'_>], wanted: &str) -> &'a Relation {
+    let found = read.iter().find_map(|message| match message {
+        AnyMessage::Plain(Message::Relation(relation)) if relation.name == wanted => Some(relation),
+        _ => None,
+    });
+    found.unwrap()
+}
+
+/// The first row that was inserted into a table.
+fn first_row<'a>(read: &[AnyMessage<'a>], table: u32) -> Tuple<'a> {
+    let found = read.iter().find_map(|message| match message {
+        AnyMessage::Plain(Message::Insert { relation, new }) if *relation == table => Some(*new),
+        _ => None,
+    });
+    found.unwrap()
+}
+
 #[test]
 fn the_values_of_a_capture_are_those_that_were_written() {
-    for path in recorded("text.bin") {
+    for (_, path) in recorded("text") {
         let file = std::fs::read(path).unwrap();
         let messages = messages(&file);
         let read = decoded(&messages);
-        let relation = |wanted: &str| {
-            let found = read.iter().find_map(|message| match message {
-                AnyMessage::Plain(Message::Relation(relation)) if relation.name == wanted => {
-                    Some(relation)
-                }
-                _ => None,
-            });
-            found.unwrap()
-        };
+        let relation = |wanted| relation(&read, wanted);
         let item = relation("item");
         assert_eq!((item.schema.as_str(), item.identity), ("public", ReplicaIdentity::Default));
         let keys: Vec<bool> = item.columns.iter().map(|column| column.key).collect();
@@ -137,13 +186,7 @@ fn the_values_of_a_capture_are_those_that_were_written() {
         assert_eq!(relation("whole").identity, ReplicaIdentity::Full);
         assert_eq!(relation("by_index").identity, ReplicaIdentity::Index);
         assert_eq!(relation("silent").identity, ReplicaIdentity::Nothing);
-        let first = read.iter().find_map(|message| match message {
-            AnyMessage::Plain(Message::Insert { relation, new }) if *relation == item.oid => {
-                Some(values(*new))
-            }
-            _ => None,
-        });
-        let row = first.unwrap();
+        let row = values(first_row(&read, item.oid));
         assert_eq!(
             row[..6],
             [Some("1"), Some("café 日 😀"), Some("12.50"), Some("calm"), Some(""), Some("\\x00ff")]
@@ -170,7 +213,7 @@ fn the_values_of_a_capture_are_those_that_were_written() {
 
 #[test]
 fn a_streamed_capture_tells_what_was_kept_and_what_was_rolled_back() {
-    for path in recorded("streamed.bin") {
+    for (_, path) in recorded("streamed") {
         let file = std::fs::read(path).unwrap();
         let messages = messages(&file);
         let mut committed = Vec::new();
@@ -193,5 +236,44 @@ fn a_streamed_capture_tells_what_was_kept_and_what_was_rolled_back() {
         }
         assert!(aborted.iter().any(|(xid, subxid)| committed.contains(xid) && xid != subxid));
         assert!(committed.iter().all(|xid| !aborted.contains(&(*xid, *xid))));
+    }
+}
+
+#[test]
+fn an_abort_names_its_place_and_time_where_parallel_streaming_was_asked_for() {
+    let aborts = |name| {
+        let mut found = Vec::new();
+        for (_, path) in recorded(name) {
+            let file = std::fs::read(path).unwrap();
+            found.extend(decoded(&messages(&file)).iter().filter_map(|message| match message {
+                AnyMessage::StreamAbort { aborted, .. } => Some(*aborted),
+                _ => None,
+            }));
+        }
+        found
+    };
+    // Twice on each version, and from version 18 on once.
+    let (plain, parallel) = (aborts("prepared"), aborts("parallel"));
+    assert_eq!((plain.len(), parallel.len()), (7, 5));
+    assert!(plain.iter().all(Option::is_none));
+    assert!(parallel.iter().flatten().all(|(lsn, time)| u64::from(*lsn) > 0 && *time > 0));
+    assert!(parallel.iter().all(Option::is_some));
+}
+
+#[test]
+fn a_generated_column_is_sent_from_version_18_on() {
+    for (major, path) in recorded("text") {
+        let file = std::fs::read(path).unwrap();
+        let messages = messages(&file);
+        let read = decoded(&messages);
+        let product = relation(&read, "product");
+        let names: Vec<&str> = product.columns.iter().map(|column| column.name.as_str()).collect();
+        let row = values(first_row(&read, product.oid));
+        if major < 18 {
+            assert_eq!((names, row), (vec!["id", "price"], vec![Some("1"), Some("12.5")]));
+        } else {
+            assert_eq!(names, ["id", "price", "twice"]);
+            assert_eq!(row, [Some("1"), Some("12.5"), Some("25.0")]);
+        }
     }
 }
