@@ -19,4 +19,5 @@ mod purity;
 mod readme;
 mod tables;
 mod tls;
+mod values;
 mod whole_path;

@@ -68,6 +68,21 @@ async fn try_ask(dsn: &Dsn, oids: &[u32]) -> Result<Vec<(u32, Type)>, CatalogErr
     Ok(types?)
 }
 
-async fn types(_client: &Client, oids: &[u32]) -> Result<Vec<(u32, Type)>, tokio_postgres::Error> {
-    Ok(oids.iter().map(|oid| (*oid, Type)).collect())
+/// The driver resolves the type of a column with all that it is made of; so a column of it is
+/// prepared, and never asked for.
+async fn types(client: &Client, oids: &[u32]) -> Result<Vec<(u32, Type)>, tokio_postgres::Error> {
+    let mut types = Vec::with_capacity(oids.len());
+    for oid in oids {
+        const NAME: &str = "select format_type(oid, -1) from pg_type where oid = $1";
+        // A type that is gone by now, from a backlog: its values are text.
+        let mut known = Type::UNKNOWN;
+        if let Some(row) = client.query_opt(NAME, &[oid]).await? {
+            // Quoted and qualified by the server, as far as it needs to be.
+            let name: String = row.get(0);
+            let statement = client.prepare(&format!("select null::{name}")).await?;
+            known = statement.columns().first().map_or(known, |column| column.type_().clone());
+        }
+        types.push((*oid, known));
+    }
+    Ok(types)
 }

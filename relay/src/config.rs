@@ -5,6 +5,7 @@
 
 use crate::publish::{Address, AddressError};
 use crate::table::TableRule;
+use crate::value::Numeric;
 use bytesize::ByteSize;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -46,6 +47,8 @@ pub struct Config {
     pub outbox: Outbox,
     /// Which aggregate types go elsewhere than `publish.to`.
     pub route: Vec<Route>,
+    /// How values of tables are written.
+    pub values: Values,
     /// The tables whose changes are events, beside the outbox.
     pub table: Vec<Table>,
 }
@@ -114,6 +117,14 @@ impl Default for Outbox {
     }
 }
 
+/// `[values]`
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Values {
+    /// How a `numeric` is written in the events of tables.
+    pub numeric: Numeric,
+}
+
 /// `[[route]]`
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -158,6 +169,7 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     ),
     ("outbox.keep", "RELAY_OUTBOX_KEEP", "how long published partitions are kept (7days)"),
     ("route", "RELAY_ROUTES", "in the variable: TYPE=ADDRESS, separated by commas"),
+    ("values.numeric", "RELAY_NUMERIC", "numeric as a JSON string or number (string)"),
     (
         "table",
         "RELAY_TABLES",

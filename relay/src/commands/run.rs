@@ -30,7 +30,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
         source: config.publish.source.clone().unwrap_or_else(|| dsn.database().to_owned()),
         dsn,
         tables: config.tables()?,
-        numbers: Numbers::default(),
+        numbers: Numbers { numeric: config.values.numeric },
         routes: Routes::new(&config.destinations()?),
         publishers,
         bytes_in_flight: usize::try_from(config.publish.bytes_in_flight.as_u64())

@@ -115,7 +115,10 @@ async fn login(mut link: Link, dsn: &Dsn, tls: bool) -> Result<Link, WireError> 
         ("application_name", dsn.config().get_application_name().unwrap_or("relay")),
         ("client_encoding", "UTF8"),
         // The text forms that the decoder counts on, whatever the server's own settings are.
-        ("options", "-c datestyle=ISO -c timezone=UTC -c extra_float_digits=3 -c bytea_output=hex"),
+        (
+            "options",
+            "-c datestyle=ISO -c timezone=UTC -c intervalstyle=iso_8601 -c extra_float_digits=3 -c bytea_output=hex",
+        ),
     ];
     frontend::startup_message(parameters, &mut out).map_err(|e| link.io("logging in to", e))?;
     link.send(&mut out).await?;
