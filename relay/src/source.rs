@@ -59,7 +59,7 @@ pub(crate) struct Connected {
     pub(crate) primary_keys: PrimaryKeys,
 }
 
-type Connecting = Pin<Box<dyn Future<Output = Result<Connected, SourceError>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<Box<Connected>, SourceError>> + Send>>;
 
 pub(crate) enum Source {
     Connecting(Connecting),
@@ -80,7 +80,7 @@ impl fmt::Debug for Source {
 /// What happened at the reading end.
 #[derive(Debug)]
 pub(crate) enum SourceEvent {
-    Connected(Result<Connected, SourceError>),
+    Connected(Result<Box<Connected>, SourceError>),
     /// The wait is over.
     TryAgain,
     /// Bytes came, or the connection is lost.
@@ -109,7 +109,7 @@ impl Source {
     }
 }
 
-async fn connect(slot: Slot) -> Result<Connected, SourceError> {
+async fn connect(slot: Slot) -> Result<Box<Connected>, SourceError> {
     let (client, driver) = slot.dsn.connect("relay").await.map_err(SourceError::Ask)?;
     let preconditions =
         Preconditions { client: &client, slot: &slot.name, publication: &slot.publication };
@@ -121,7 +121,7 @@ async fn connect(slot: Slot) -> Result<Connected, SourceError> {
     held?;
     let primary_keys = primary_keys?;
     let (session, identity) = Session::start(&slot.dsn, &slot.name, &slot.publication).await?;
-    Ok(Connected { session, identity, status_interval: interval, primary_keys })
+    Ok(Box::new(Connected { session, identity, status_interval: interval, primary_keys }))
 }
 
 /// A quarter of wal_sender_timeout, at most a second: the flush position is

@@ -36,6 +36,29 @@ impl Dsn {
         &self,
         config: &tokio_postgres::Config,
     ) -> Result<(Client, JoinHandle<()>), Error> {
+        if self.mint.is_none() {
+            return self.open_with(config).await;
+        }
+        // A token is for one host.
+        let mut last = Error::NoHost;
+        for at in 0..self.hosts() {
+            let one = Self { config: config.clone(), ..self.clone() }.only_host(at);
+            let opened = async {
+                let password = one.password().await?.unwrap_or_default();
+                one.open_with(one.config.clone().password(password)).await
+            };
+            match opened.await {
+                Ok(opened) => return Ok(opened),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn open_with(
+        &self,
+        config: &tokio_postgres::Config,
+    ) -> Result<(Client, JoinHandle<()>), Error> {
         let failed = |source| Error::connect(self, source);
         if config.get_ssl_mode() == SslMode::Disable {
             let (client, connection) = config.connect(NoTls).await.map_err(failed)?;

@@ -54,6 +54,57 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The client's certificate or key cannot be used.
+    #[error("expected a certificate and a key in PEM form in {path} (sslcert, sslkey)")]
+    ClientCertificate {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A certificate without its key, or a key without its certificate.
+    #[error("expected {missing} beside {there} in the connection string, found none")]
+    HalfCertificate {
+        /// What is there.
+        there: &'static str,
+        /// What is not.
+        missing: &'static str,
+    },
+    /// The password file cannot be read.
+    #[error("expected a password file at {path} that can be read")]
+    PasswordFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Others may read the password file.
+    #[error(
+        "expected the password file {path} to be its owner's alone, found that others may read it; run chmod 600 {path}"
+    )]
+    OpenPasswordFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A token would go over a connection that is not encrypted.
+    #[error(
+        "expected TLS to {dsn}, found none; a login token is a password in clear text: set sslmode=verify-full"
+    )]
+    TokenWithoutTls {
+        /// The server.
+        dsn: String,
+    },
+    /// No token could be had.
+    #[error("no login token for {dsn}; check the credentials and the region")]
+    Mint {
+        /// The server.
+        dsn: String,
+        /// Why not.
+        #[source]
+        source: crate::MintError,
+    },
     /// No certificate authority is known.
     #[error(
         "expected certificate authorities to verify the server with, found none; install ca-certificates or set sslrootcert"
@@ -212,6 +263,7 @@ impl Error {
             Self::TimeOut { .. }
             | Self::Unreachable { .. }
             | Self::Handshake { .. }
+            | Self::Mint { .. }
             | Self::Connect { .. } => true,
             Self::Syntax(_)
             | Self::NoHost
@@ -219,6 +271,11 @@ impl Error {
             | Self::Unsupported { .. }
             | Self::PlainToRemote { .. }
             | Self::RootFile { .. }
+            | Self::ClientCertificate { .. }
+            | Self::HalfCertificate { .. }
+            | Self::PasswordFile { .. }
+            | Self::OpenPasswordFile { .. }
+            | Self::TokenWithoutTls { .. }
             | Self::NoRoots
             | Self::Tls(_)
             | Self::Login { .. }
@@ -235,8 +292,14 @@ impl Error {
             | Self::Setting { .. }
             | Self::Unsupported { .. }
             | Self::PlainToRemote { .. }
-            | Self::RootFile { .. } => true,
-            Self::NoRoots
+            | Self::RootFile { .. }
+            | Self::ClientCertificate { .. }
+            | Self::HalfCertificate { .. }
+            | Self::PasswordFile { .. }
+            | Self::OpenPasswordFile { .. }
+            | Self::TokenWithoutTls { .. } => true,
+            Self::Mint { .. }
+            | Self::NoRoots
             | Self::Tls(_)
             | Self::TimeOut { .. }
             | Self::Unreachable { .. }

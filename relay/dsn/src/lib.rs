@@ -9,12 +9,15 @@
 //! `disable`, which is refused.
 
 mod connect;
+mod endpoint;
 mod error;
 mod parse;
+mod password;
 mod tls;
 
 pub use connect::CONNECT_TIMEOUT;
 pub use error::{Error, Malformed};
+pub use password::{Mint, MintError};
 
 use std::fmt;
 use std::path::PathBuf;
@@ -36,6 +39,18 @@ enum Roots {
 pub struct Dsn {
     config: Config,
     roots: Roots,
+    /// Whether the server's certificate may name another host: `verify-ca` on this machine.
+    any_name: bool,
+    client_certificate: Option<ClientCertificate>,
+    pass_file: Option<PathBuf>,
+    mint: Option<Mint>,
+}
+
+/// What the client shows of itself: PEM files, as `sslcert` and `sslkey` name them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct ClientCertificate {
+    certificate: PathBuf,
+    key: PathBuf,
 }
 
 impl Dsn {
@@ -49,15 +64,6 @@ impl Dsn {
     #[must_use]
     pub fn with_database(mut self, database: &str) -> Self {
         self.config.dbname(database);
-        self
-    }
-
-    /// The same, with this password if the string has none.
-    #[must_use]
-    pub fn with_password_from(mut self, password: Option<String>) -> Self {
-        if let (None, Some(password)) = (self.config.get_password(), password) {
-            self.config.password(password);
-        }
         self
     }
 
@@ -92,11 +98,7 @@ impl fmt::Display for Dsn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "postgres://{}@", self.user())?;
         for (at, host) in self.config.get_hosts().iter().enumerate() {
-            let port = match self.config.get_ports() {
-                [] => 5432,
-                [port] => *port,
-                ports => ports.get(at).copied().unwrap_or(5432),
-            };
+            let port = self.port(at);
             let comma = if at == 0 { "" } else { "," };
             match host {
                 Host::Tcp(name) => write!(f, "{comma}{name}:{port}")?,

@@ -1,10 +1,10 @@
 //! A connection string to a [`Dsn`]: the URL form and the `key=value` form.
 
-use crate::{Dsn, Error, Malformed, Roots};
+use crate::{ClientCertificate, Dsn, Error, Malformed, Roots};
 use std::str::FromStr;
 use std::time::Duration;
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 /// How long a connection may be silent before the other side is asked whether it
 /// is there; tokio-postgres would wait two hours for a server that is gone.
@@ -13,13 +13,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
 
 /// What libpq knows and this does not: better said than ignored.
-const UNSUPPORTED: [(&str, &str); 7] = [
-    ("sslcert", "client certificates are"),
-    ("sslkey", "client certificates are"),
-    ("sslpassword", "client certificates are"),
+const UNSUPPORTED: [(&str, &str); 4] = [
+    ("sslpassword", "keys that are encrypted are"),
     ("sslcrl", "revocation lists are"),
     ("sslcrldir", "revocation lists are"),
-    ("passfile", "password files are"),
     ("service", "service files are"),
 ];
 
@@ -28,6 +25,10 @@ const UNSUPPORTED: [(&str, &str); 7] = [
 struct Taken {
     ssl_mode: Option<String>,
     root_cert: Option<String>,
+    certificate: Option<String>,
+    key: Option<String>,
+    pass_file: Option<String>,
+    session_attrs: Option<String>,
 }
 
 impl Taken {
@@ -36,6 +37,10 @@ impl Taken {
         match name {
             "sslmode" => self.ssl_mode = Some(value.to_owned()),
             "sslrootcert" => self.root_cert = Some(value.to_owned()),
+            "sslcert" => self.certificate = Some(value.to_owned()),
+            "sslkey" => self.key = Some(value.to_owned()),
+            "passfile" => self.pass_file = Some(value.to_owned()),
+            "target_session_attrs" => self.session_attrs = Some(value.to_owned()),
             _ => {
                 return match UNSUPPORTED.into_iter().find(|(known, _)| *known == name) {
                     Some((setting, what)) => Err(Error::Unsupported { setting, what }),
@@ -53,7 +58,8 @@ impl FromStr for Dsn {
     /// Reads a connection string.
     ///
     /// Beside what tokio-postgres reads, it knows `sslmode=verify-ca` and
-    /// `verify-full`, and `sslrootcert`.
+    /// `verify-full`, `sslrootcert`, `sslcert`, `sslkey`, `passfile` and
+    /// `target_session_attrs=primary`.
     fn from_str(text: &str) -> Result<Self, Error> {
         let text = text.trim();
         let (rest, taken) = if is_url(text)? { split_url(text)? } else { split_pairs(text)? };
@@ -66,11 +72,43 @@ impl FromStr for Dsn {
             None | Some("system") => Roots::System,
             Some(path) => Roots::File(path.into()),
         };
-        let mut dsn = Self { config, roots };
+        let client_certificate = client_certificate(&taken)?;
+        let pass_file = taken.pass_file.as_deref().map(Into::into);
+        let any_name = false;
+        let mut dsn = Self { config, roots, any_name, client_certificate, pass_file, mint: None };
         let mode = ssl_mode(&dsn, taken.ssl_mode.as_deref())?;
+        dsn.any_name = taken.ssl_mode.as_deref() == Some("verify-ca") && dsn.is_local();
         dsn.config.ssl_mode(mode);
+        let attrs = session_attrs(&dsn, taken.session_attrs.as_deref())?;
+        dsn.config.target_session_attrs(attrs);
         keep_alive(&mut dsn.config);
         Ok(dsn)
+    }
+}
+
+fn client_certificate(taken: &Taken) -> Result<Option<ClientCertificate>, Error> {
+    match (&taken.certificate, &taken.key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => {
+            Ok(Some(ClientCertificate { certificate: certificate.into(), key: key.into() }))
+        }
+        (Some(_), None) => Err(Error::HalfCertificate { there: "sslcert", missing: "sslkey" }),
+        (None, Some(_)) => Err(Error::HalfCertificate { there: "sslkey", missing: "sslcert" }),
+    }
+}
+
+/// A relay writes its dead letters and a consumer its read model: of several hosts it is the
+/// one that can be written to that is meant, unless the string says otherwise.
+fn session_attrs(dsn: &Dsn, named: Option<&str>) -> Result<TargetSessionAttrs, Error> {
+    match named {
+        None if dsn.hosts() > 1 => Ok(TargetSessionAttrs::ReadWrite),
+        None | Some("any") => Ok(TargetSessionAttrs::Any),
+        Some("read-write" | "primary") => Ok(TargetSessionAttrs::ReadWrite),
+        Some(other) => Err(Error::Setting {
+            setting: "target_session_attrs",
+            expected: "read-write, primary or any",
+            found: other.to_owned(),
+        }),
     }
 }
 
@@ -288,13 +326,23 @@ mod tests {
 
     #[test]
     fn what_libpq_knows_and_this_does_not_is_said() {
-        for (text, named) in [
-            ("postgres://u@h/d?sslcert=c.pem&sslkey=k.pem", "sslcert"),
-            ("host=h passfile=/etc/pgpass", "passfile"),
-        ] {
+        for (text, named) in
+            [("postgres://u@h/d?sslcrl=c.pem", "sslcrl"), ("host=h service=shop", "service")]
+        {
             let error = text.parse::<Dsn>().unwrap_err();
             assert!(matches!(error, Error::Unsupported { setting, .. } if setting == named));
         }
+    }
+
+    #[test]
+    fn half_a_client_certificate_and_a_session_that_cannot_write_are_refused() {
+        let read = dsn("postgres://u@h/d?sslcert=c.pem&sslkey=k.pem&passfile=p");
+        assert_eq!(read.client_certificate.unwrap().key, std::path::Path::new("k.pem"));
+        assert_eq!(read.pass_file.unwrap(), std::path::Path::new("p"));
+        let error = "host=h sslcert=c.pem".parse::<Dsn>().unwrap_err();
+        assert!(error.to_string().contains("sslkey"), "{error}");
+        let error = "host=h target_session_attrs=standby".parse::<Dsn>().unwrap_err();
+        assert!(error.to_string().contains("\"standby\""), "{error}");
     }
 
     #[test]

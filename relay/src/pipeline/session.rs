@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 impl<P: Publisher> Pipeline<P> {
     pub(super) fn source_event(&mut self, event: SourceEvent) -> Result<(), PipelineError> {
         match event {
-            SourceEvent::Connected(Ok(connected)) => self.connected(connected),
+            SourceEvent::Connected(Ok(connected)) => self.connected(*connected),
             SourceEvent::Connected(Err(error)) => self.not_connected(error),
             SourceEvent::TryAgain => {
                 self.source = Source::connect(self.slot.clone());

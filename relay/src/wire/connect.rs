@@ -1,182 +1,60 @@
-//! Start-up: socket, TLS, login. The only file of the relay that sees a password.
+//! A connection to the host that is meant: each in turn, until one lets us in.
 
 use super::WireError;
 use super::error::ServerError;
+use super::login::login;
+use super::socket::Socket;
 use bytes::BytesMut;
 use dsn::{CONNECT_TIMEOUT, Dsn};
 use fallible_iterator::FallibleIterator;
-use postgres_protocol::authentication::{md5_hash, sasl};
-use postgres_protocol::message::backend::{AuthenticationSaslBody, Message};
+use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 use std::io;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_postgres::config::{ChannelBinding, Host, SslMode};
-use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-
-/// A stream of any kind: TCP, TLS or a unix socket.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_postgres::config::TargetSessionAttrs;
 
 /// A connection that has logged in and is ready for a query.
+#[derive(Debug)]
 pub(super) struct Link {
-    pub(super) stream: Box<dyn Duplex>,
+    pub(super) stream: Socket,
     /// Bytes read and not yet used.
     pub(super) input: BytesMut,
     pub(super) server: String,
 }
 
-/// Opens a replication connection to the first host that answers.
+/// Opens a replication connection to the first host that answers and is what is wanted.
 pub(super) async fn open(dsn: &Dsn) -> Result<Link, WireError> {
     let limit = dsn.config().get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
-    let mut last = WireError::Closed;
-    for (at, host) in dsn.config().get_hosts().iter().enumerate() {
-        let port = match dsn.config().get_ports() {
-            [] => 5432,
-            [port] => *port,
-            ports => ports.get(at).copied().unwrap_or(5432),
-        };
-        let timed = tokio::time::timeout(limit, open_host(dsn, host, port)).await;
-        match timed {
+    let mut errors = Vec::new();
+    for at in 0..dsn.hosts() {
+        let one = dsn.only_host(at);
+        match tokio::time::timeout(limit, open_host(&one)).await {
             Ok(Ok(link)) => return Ok(link),
-            Ok(Err(error)) if !error.is_transient() => return Err(error),
-            Ok(Err(error)) => last = error,
-            Err(_) => {
-                last = WireError::TimeOut {
-                    doing: "connecting to",
-                    server: dsn.to_string(),
-                    seconds: limit.as_secs(),
-                }
-            }
+            Ok(Err(error)) => errors.push(error),
+            Err(_) => errors.push(WireError::TimeOut {
+                doing: "connecting to",
+                server: one.to_string(),
+                seconds: limit.as_secs(),
+            }),
         }
     }
-    Err(last)
+    if errors.len() > 1 {
+        return Err(WireError::NoHost { errors });
+    }
+    Err(errors.pop().unwrap_or(WireError::Closed))
 }
 
-async fn open_host(dsn: &Dsn, host: &Host, port: u16) -> Result<Link, WireError> {
-    let server = dsn.to_string();
-    let failed = |source| WireError::Io { doing: "connecting to", server: server.clone(), source };
-    match host {
-        Host::Unix(folder) => {
-            let stream = UnixStream::connect(folder.join(format!(".s.PGSQL.{port}")))
-                .await
-                .map_err(failed)?;
-            login(Link { stream: Box::new(stream), input: BytesMut::new(), server }, dsn, false)
-                .await
-        }
-        Host::Tcp(name) => {
-            let mut stream = TcpStream::connect((name.as_str(), port)).await.map_err(failed)?;
-            stream.set_nodelay(true).map_err(failed)?;
-            if dsn.config().get_ssl_mode() == SslMode::Disable {
-                return login(
-                    Link { stream: Box::new(stream), input: BytesMut::new(), server },
-                    dsn,
-                    false,
-                )
-                .await;
-            }
-            ask_for_tls(&mut stream, &server).await?;
-            let mut tls = dsn.tls().map_err(WireError::Dsn)?;
-            let connector = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut tls, name)
-                .map_err(|e| failed(io::Error::other(e)))?;
-            let stream = connector.connect(stream).await.map_err(|e| WireError::Io {
-                doing: "verifying the certificate of",
-                server: server.clone(),
-                source: io::Error::other(e),
-            })?;
-            login(Link { stream: Box::new(stream), input: BytesMut::new(), server }, dsn, true)
-                .await
+async fn open_host(dsn: &Dsn) -> Result<Link, WireError> {
+    let stream = Socket::open(dsn).await?;
+    let mut link = Link { stream, input: BytesMut::new(), server: dsn.to_string() };
+    login(&mut link, dsn).await?;
+    if dsn.config().get_target_session_attrs() == TargetSessionAttrs::ReadWrite {
+        let read_only = link.query("show transaction_read_only").await?;
+        if read_only.first().is_none_or(|value| value != "off") {
+            return Err(WireError::ReadOnly { server: link.server });
         }
     }
-}
-
-async fn ask_for_tls(stream: &mut TcpStream, server: &str) -> Result<(), WireError> {
-    let failed =
-        |source| WireError::Io { doing: "asking for TLS from", server: server.to_owned(), source };
-    let mut request = BytesMut::new();
-    frontend::ssl_request(&mut request);
-    stream.write_all(&request).await.map_err(failed)?;
-    match stream.read_u8().await.map_err(failed)? {
-        b'S' => Ok(()),
-        _ => Err(WireError::NoTls { server: server.to_owned() }),
-    }
-}
-
-/// Logs in. A password goes in clear text only over TLS, or without leaving the machine.
-async fn login(mut link: Link, dsn: &Dsn, tls: bool) -> Result<Link, WireError> {
-    if dsn.config().get_channel_binding() == ChannelBinding::Require {
-        return Err(link.refuse_login(dsn, "channel_binding=require is not supported yet"));
-    }
-    let mut out = BytesMut::new();
-    let parameters = [
-        ("user", dsn.user()),
-        ("database", dsn.database()),
-        ("replication", "database"),
-        ("application_name", dsn.config().get_application_name().unwrap_or("relay")),
-        ("client_encoding", "UTF8"),
-        // The text forms that the decoder counts on, whatever the server's own settings are.
-        (
-            "options",
-            "-c datestyle=ISO -c timezone=UTC -c intervalstyle=iso_8601 -c extra_float_digits=3 -c bytea_output=hex",
-        ),
-    ];
-    frontend::startup_message(parameters, &mut out).map_err(|e| link.io("logging in to", e))?;
-    link.send(&mut out).await?;
-    loop {
-        match link.message("an answer to the login").await? {
-            Message::AuthenticationOk
-            | Message::ParameterStatus(_)
-            | Message::BackendKeyData(_)
-            | Message::NoticeResponse(_) => {}
-            Message::AuthenticationCleartextPassword if tls || dsn.is_local() => {
-                let password = link.password(dsn)?;
-                frontend::password_message(password, &mut out)
-                    .map_err(|e| link.io("logging in to", e))?;
-                link.send(&mut out).await?;
-            }
-            Message::AuthenticationMd5Password(body) => {
-                let hash = md5_hash(dsn.user().as_bytes(), link.password(dsn)?, body.salt());
-                frontend::password_message(hash.as_bytes(), &mut out)
-                    .map_err(|e| link.io("logging in to", e))?;
-                link.send(&mut out).await?;
-            }
-            Message::AuthenticationSasl(body) => scram(&mut link, dsn, &body).await?,
-            Message::ReadyForQuery(_) => return Ok(link),
-            _ => {
-                return Err(link
-                    .refuse_login(dsn, "it asks for a kind of login that is not supported here"));
-            }
-        }
-    }
-}
-
-async fn scram(link: &mut Link, dsn: &Dsn, body: &AuthenticationSaslBody) -> Result<(), WireError> {
-    let mut plain = false;
-    let mut mechanisms = body.mechanisms();
-    while let Ok(Some(mechanism)) = mechanisms.next() {
-        plain |= mechanism == sasl::SCRAM_SHA_256;
-    }
-    if !plain {
-        return Err(link.refuse_login(dsn, "it offers no SCRAM-SHA-256"));
-    }
-    // tokio-postgres keeps the channel binding's data to itself, so none is offered.
-    let binding = sasl::ChannelBinding::unsupported();
-    let mut exchange = sasl::ScramSha256::new(link.password(dsn)?, binding);
-    let mut out = BytesMut::new();
-    frontend::sasl_initial_response(sasl::SCRAM_SHA_256, exchange.message(), &mut out)
-        .map_err(|e| link.io("logging in to", e))?;
-    link.send(&mut out).await?;
-    let Message::AuthenticationSaslContinue(body) = link.message("a SCRAM challenge").await? else {
-        return Err(link.refuse_login(dsn, "it broke off the SCRAM exchange"));
-    };
-    exchange.update(body.data()).map_err(|e| link.io("logging in to", e))?;
-    frontend::sasl_response(exchange.message(), &mut out)
-        .map_err(|e| link.io("logging in to", e))?;
-    link.send(&mut out).await?;
-    let Message::AuthenticationSaslFinal(body) = link.message("the end of SCRAM").await? else {
-        return Err(link.refuse_login(dsn, "it broke off the SCRAM exchange"));
-    };
-    exchange.finish(body.data()).map_err(|e| link.io("logging in to", e))
+    Ok(link)
 }
 
 impl Link {
@@ -189,6 +67,33 @@ impl Link {
         self.stream.flush().await.map_err(|e| self.io("writing to", e))?;
         out.clear();
         Ok(())
+    }
+
+    /// Asks, and returns the values of the rows, one after another, as texts.
+    pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<String>, WireError> {
+        self.ask(sql).await?;
+        let mut values = Vec::new();
+        loop {
+            match self.message("the answer to a question").await? {
+                Message::DataRow(row) => {
+                    let mut ranges = row.ranges();
+                    while let Ok(Some(range)) = ranges.next() {
+                        let value =
+                            range.and_then(|range| row.buffer().get(range)).unwrap_or_default();
+                        values.push(String::from_utf8_lossy(value).into_owned());
+                    }
+                }
+                Message::ReadyForQuery(_) => return Ok(values),
+                _ => {}
+            }
+        }
+    }
+
+    /// Asks, and leaves the answer to be read.
+    pub(super) async fn ask(&mut self, sql: &str) -> Result<(), WireError> {
+        let mut out = BytesMut::new();
+        frontend::query(sql, &mut out).map_err(|e| self.io("writing to", e))?;
+        self.send(&mut out).await
     }
 
     /// The next message of those `postgres-protocol` knows; an ErrorResponse is an error.
@@ -218,13 +123,7 @@ impl Link {
         }
     }
 
-    fn password<'a>(&self, dsn: &'a Dsn) -> Result<&'a [u8], WireError> {
-        dsn.config().get_password().ok_or_else(|| {
-            self.refuse_login(dsn, "it asks for a password and the connection string has none")
-        })
-    }
-
-    fn refuse_login(&self, dsn: &Dsn, message: &str) -> WireError {
+    pub(super) fn refuse_login(&self, dsn: &Dsn, message: &str) -> WireError {
         let (server, user) = (self.server.clone(), dsn.user().to_owned());
         WireError::Login { server, user, message: message.to_owned() }
     }

@@ -78,6 +78,20 @@ pub enum WireError {
         /// The server, without the password.
         server: String,
     },
+    /// The server takes no writes: a standby, or one that was set to read only.
+    #[error(
+        "expected {server} to take writes, found it read-only; a standby becomes the primary after a failover (target_session_attrs=any takes it as it is)"
+    )]
+    ReadOnly {
+        /// The server, without the password.
+        server: String,
+    },
+    /// None of several hosts is to be had.
+    #[error("none of the hosts is to be had:{}", each(errors))]
+    NoHost {
+        /// Why not, of each.
+        errors: Vec<WireError>,
+    },
     /// The login is refused, or asks for what cannot be given.
     #[error(
         "{server} refused the login of {user}: {message}; check the user and the password in DATABASE_URL"
@@ -130,7 +144,13 @@ impl WireError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Io { .. } | Self::TimeOut { .. } | Self::Closed | Self::SlotInUse { .. } => true,
+            Self::Io { .. }
+            | Self::TimeOut { .. }
+            | Self::Closed
+            | Self::ReadOnly { .. }
+            | Self::SlotInUse { .. } => true,
+            // One that may come back is worth waiting for.
+            Self::NoHost { errors } => errors.iter().any(Self::is_transient),
             Self::Dsn(error) => error.is_transient(),
             // 08 connection, 53 resources, 57 operator intervention, 58 system.
             Self::Server(error) => {
@@ -143,6 +163,21 @@ impl WireError {
             | Self::Unexpected { .. } => false,
         }
     }
+}
+
+/// Each error with its causes, in a line.
+fn each(errors: &[WireError]) -> String {
+    let mut said = String::new();
+    for error in errors {
+        said.push_str("\n  ");
+        said.push_str(&error.to_string());
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            said.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+    }
+    said
 }
 
 #[cfg(test)]

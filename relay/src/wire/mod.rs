@@ -1,13 +1,14 @@
 //! The replication session: from a connection string to frames, and status back.
 //!
 //! `tokio-postgres` has no replication mode, so the session is our own, on
-//! `postgres-protocol`'s messages and `tokio-postgres`'s connection strings and
-//! TLS connector. Must not know: what the frames mean.
+//! `postgres-protocol`'s messages, `tokio-postgres`'s connection strings and rustls. Must not know: what the frames mean.
 
 mod connect;
 mod error;
+mod login;
 mod pace;
 mod session;
+mod socket;
 
 pub use error::WireError;
 pub use session::{Identity, Session};

@@ -6,9 +6,7 @@ use super::error::ServerError;
 use super::pace::Pace;
 use bytes::{Buf, BytesMut};
 use dsn::Dsn;
-use fallible_iterator::FallibleIterator;
 use pgoutput::{Frame, Lsn, StandbyStatus};
-use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
@@ -70,7 +68,7 @@ impl Session {
         let command = format!(
             "START_REPLICATION SLOT \"{slot}\" LOGICAL 0/0 (proto_version '1', publication_names '\"{publication}\"', messages 'true')"
         );
-        session.query(&command).await?;
+        session.link.ask(&command).await?;
         match session.link.message("the start of the stream").await {
             Err(WireError::Unexpected { tag: 'W', .. }) => {}
             Err(WireError::Server(error)) => return Err(start_refused(slot, error)),
@@ -90,30 +88,8 @@ impl Session {
         Ok((session, identity))
     }
 
-    async fn query(&mut self, sql: &str) -> Result<(), WireError> {
-        let mut out = BytesMut::new();
-        frontend::query(sql, &mut out).map_err(|e| self.link.io("writing to", e))?;
-        self.link.send(&mut out).await
-    }
-
     async fn identify(&mut self) -> Result<Identity, WireError> {
-        self.query("IDENTIFY_SYSTEM").await?;
-        let mut fields: Vec<String> = Vec::new();
-        loop {
-            match self.link.message("the system's identity").await? {
-                Message::DataRow(row) => {
-                    let mut ranges = row.ranges();
-                    while let Ok(Some(range)) = ranges.next() {
-                        let value =
-                            range.and_then(|range| row.buffer().get(range)).unwrap_or_default();
-                        fields.push(String::from_utf8_lossy(value).into_owned());
-                    }
-                }
-                Message::ReadyForQuery(_) => break,
-                _ => {}
-            }
-        }
-        match fields.as_slice() {
+        match self.link.query("IDENTIFY_SYSTEM").await?.as_slice() {
             [system_id, timeline, log_end, ..] => Ok(Identity {
                 system_id: system_id.clone(),
                 timeline: timeline.clone(),
