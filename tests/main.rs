@@ -17,4 +17,5 @@ mod preconditions;
 mod purity;
 mod readme;
 mod tls;
+mod versions;
 mod whole_path;

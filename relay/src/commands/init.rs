@@ -79,6 +79,7 @@ async fn publication(client: &Client, name: &str) -> anyhow::Result<()> {
         }
     }
     println!("ok    {}", wanted.published().await?);
+    println!("ok    {}", wanted.columns().await?);
     Ok(())
 }
 
