@@ -20,4 +20,5 @@ mod readme;
 mod tables;
 mod tls;
 mod values;
+mod versions;
 mod whole_path;

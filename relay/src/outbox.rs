@@ -75,13 +75,14 @@ pub enum OutboxError {
 /// A table of that name without the columns.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
-    "expected the columns of relay.outbox, found none named {column}; run `relay init` to bring the table up to date"
+    "expected the columns of relay.outbox, found none named {column}; a table that is not up to date needs `relay init`, a publication with a column list needs `relay check`"
 )]
 pub struct MissingColumn {
     column: &'static str,
 }
 
-const COLUMNS: [&str; 12] = [
+/// The columns that an event is made of.
+pub(crate) const COLUMNS: [&str; 12] = [
     "event_id",
     "recorded_at",
     "aggregate_type",

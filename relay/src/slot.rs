@@ -3,6 +3,7 @@
 //! `relay check` tries them all, `relay run` the ones it cannot do without, so
 //! both say the same.
 
+use crate::outbox::COLUMNS;
 use tokio_postgres::Client;
 
 /// A precondition that does not hold.
@@ -172,6 +173,35 @@ impl Preconditions<'_> {
         ))
     }
 
+    /// The publication sends the columns that an event is made of: from version 15 on a
+    /// column list can leave some out.
+    ///
+    /// # Errors
+    /// When one is missing.
+    pub async fn columns(&self) -> Finding {
+        // By way of JSON, because version 14 has no such column.
+        const SQL: &str = "select wanted from pg_publication_tables as t,
+                unnest(string_to_array($2, ' ')) with ordinality as w (wanted, place)
+            where t.pubname = $1 and t.schemaname = 'relay' and t.tablename = 'outbox'
+                and not to_jsonb(t) -> 'attnames' ? wanted
+            order by place limit 1";
+        let name = self.publication;
+        let wanted = COLUMNS.join(" ");
+        let missing = self.client.query_opt(SQL, &[&name, &wanted]).await;
+        match missing.map_err(|e| Problem::query(&e))? {
+            None => Ok(format!("publication {name} sends whole rows")),
+            Some(row) => Err(Problem::new(
+                format!(
+                    "expected the publication {name} to send every column of relay.outbox, found a column list without {}",
+                    row.get::<_, &str>(0)
+                ),
+                format!(
+                    "run BEGIN; ALTER PUBLICATION \"{name}\" DROP TABLE relay.outbox; ALTER PUBLICATION \"{name}\" ADD TABLE relay.outbox; COMMIT; events that were written under the list cannot be read from a slot, their rows stand in relay.outbox"
+                ),
+            )),
+        }
+    }
+
     /// The slot is there, for this database and plugin, and not lost.
     ///
     /// # Errors
@@ -223,6 +253,7 @@ impl Preconditions<'_> {
         self.outbox().await?;
         self.publication().await?;
         self.published().await?;
+        self.columns().await?;
         self.slot().await?;
         Ok(())
     }

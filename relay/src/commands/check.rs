@@ -61,6 +61,7 @@ async fn postgres(config: &Config) -> anyhow::Result<bool> {
     well &= report("publication", &publication);
     if there {
         well &= report("tables", &wanted.published().await);
+        well &= report("columns", &wanted.columns().await);
     }
     well &= report("slot", &wanted.slot().await);
     Ok(well)

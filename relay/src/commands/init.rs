@@ -84,6 +84,7 @@ async fn publication(client: &Client, name: &str, tables: &[TableRule]) -> anyho
         }
     }
     println!("ok    {}", wanted.published().await?);
+    println!("ok    {}", wanted.columns().await?);
     Ok(())
 }
 
