@@ -17,6 +17,7 @@ mod partitions;
 mod preconditions;
 mod purity;
 mod readme;
+mod sessions;
 mod tables;
 mod tls;
 mod values;

@@ -63,11 +63,32 @@ pub struct Postgres {
     pub slot: String,
     /// The publication that names the outbox.
     pub publication: String,
+    /// A file that holds the password and nothing else.
+    pub password_file: Option<String>,
+    /// What the login shows.
+    pub login: Login,
+}
+
+/// What is shown to Postgres at the login.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Login {
+    /// The password, wherever it comes from.
+    #[default]
+    Password,
+    /// A token of AWS IAM, made for each connection.
+    AwsIam,
 }
 
 impl Default for Postgres {
     fn default() -> Self {
-        Self { url: Secret::default(), slot: "relay".to_owned(), publication: "relay".to_owned() }
+        Self {
+            url: Secret::default(),
+            slot: "relay".to_owned(),
+            publication: "relay".to_owned(),
+            password_file: None,
+            login: Login::default(),
+        }
     }
 }
 
@@ -149,6 +170,12 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     ("postgres.url", "DATABASE_URL", "connection string of the source database"),
     ("postgres.slot", "RELAY_SLOT", "replication slot (relay)"),
     ("postgres.publication", "RELAY_PUBLICATION", "publication (relay)"),
+    ("postgres.password_file", "RELAY_PASSWORD_FILE", "file that holds the password alone"),
+    (
+        "postgres.login",
+        "RELAY_LOGIN",
+        "password, or aws-iam: a token for each connection (password)",
+    ),
     ("publish.to", "RELAY_TOPIC_ARN", "ARN of a topic or queue, or URL of a queue"),
     ("publish.source", "RELAY_SOURCE", "source of the events (the database's name)"),
     ("publish.bytes_in_flight", "RELAY_BYTES_IN_FLIGHT", "bytes of events on their way (32 MiB)"),

@@ -27,7 +27,7 @@ pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result
 }
 
 async fn postgres(config: &Config) -> anyhow::Result<bool> {
-    let dsn = source(config)?;
+    let dsn = source(config).await?;
     let client = match dsn.connect("relay check").await {
         Ok((client, _driver)) => client,
         Err(error) => {

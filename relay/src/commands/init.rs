@@ -26,7 +26,7 @@ pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result
         apply(&mut client, Side::ReadModel, &dsn).await?;
         return Ok(true);
     }
-    let dsn = source(config)?;
+    let dsn = source(config).await?;
     let (mut client, _driver) = dsn.connect("relay init").await?;
     let wanted = Preconditions {
         client: &client,

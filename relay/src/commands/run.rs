@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 const MAINTENANCE: Duration = Duration::from_secs(3600);
 
 pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
-    let dsn = source(config)?;
+    let dsn = source(config).await?;
     let mut publishers = destinations(config).await?;
     for destination in &mut publishers {
         learn_limits(destination).await;

@@ -10,7 +10,7 @@ use tokio_postgres::{Client, Row};
 const MUCH: u64 = 1 << 30;
 
 pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
-    let dsn = source(config)?;
+    let dsn = source(config).await?;
     let (client, _driver) = dsn.connect("relay status").await?;
     let name = &config.postgres.slot;
     println!("database      {dsn}");
