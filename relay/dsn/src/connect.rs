@@ -1,72 +1,59 @@
 //! Ordinary SQL connections.
 
 use crate::{Dsn, Error};
-use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, NoTls};
-
-/// How long to wait for a server where the string does not say.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 impl Dsn {
     /// Opens an ordinary connection for SQL; the task drives it and ends with it.
     ///
-    /// Each host has the time that `connect_timeout` gives, so that one that does not
-    /// answer leaves the next its turn. `application_name` is what `pg_stat_activity` shows, unless the string names one.
+    /// The servers are tried as [`Dsn::first`] has it. `application_name` is what
+    /// `pg_stat_activity` shows, unless the string names one.
     ///
     /// # Errors
-    /// When the server cannot be reached or refuses the login.
+    /// When no server can be reached, or none lets us in.
     pub async fn connect(&self, application_name: &str) -> Result<(Client, JoinHandle<()>), Error> {
+        let mut named = self.clone();
+        if named.config.get_application_name().is_none() {
+            named.config.application_name(application_name);
+        }
+        // A connection that is not used ends with its client, so one that comes too late does too.
+        let opened = named.first(|one| async move { one.open().await }, Error::is_no_tls);
+        opened.await.map_err(Error::of_each)
+    }
+
+    async fn open(self) -> Result<(Client, JoinHandle<()>), Error> {
         let mut config = self.config().clone();
-        if config.get_application_name().is_none() {
-            config.application_name(application_name);
+        // The same role as the replication session's, where the string names none.
+        config.user(self.user());
+        if let Some(password) = self.password().await? {
+            config.password(password);
         }
-        let limit = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
-        config.connect_timeout(limit);
-        // That bounds the socket alone; a server that accepts and then says nothing is bounded here.
-        let hosts = u32::try_from(config.get_hosts().len()).unwrap_or(u32::MAX);
-        let limit = limit.saturating_mul(hosts);
-        tokio::time::timeout(limit, self.open(&config))
-            .await
-            .map_err(|_| Error::TimeOut { dsn: self.to_string(), seconds: limit.as_secs() })?
-    }
-
-    async fn open(
-        &self,
-        config: &tokio_postgres::Config,
-    ) -> Result<(Client, JoinHandle<()>), Error> {
-        if self.mint.is_none() {
-            return self.open_with(config).await;
-        }
-        // A token is for one host.
-        let mut last = Error::NoHost;
-        for at in 0..self.hosts() {
-            let one = Self { config: config.clone(), ..self.clone() }.only_host(at);
-            let opened = async {
-                let password = one.password().await?.unwrap_or_default();
-                one.open_with(one.config.clone().password(password)).await
-            };
-            match opened.await {
-                Ok(opened) => return Ok(opened),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
-    async fn open_with(
-        &self,
-        config: &tokio_postgres::Config,
-    ) -> Result<(Client, JoinHandle<()>), Error> {
-        let failed = |source| Error::connect(self, source);
-        if config.get_ssl_mode() == SslMode::Disable {
+        let failed = |source| Error::connect(&self, source);
+        let (client, driver) = if config.get_ssl_mode() == SslMode::Disable {
             let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
-            Ok((client, drive(connection)))
+            (client, drive(connection))
         } else {
             let (client, connection) = config.connect(self.tls()?).await.map_err(failed)?;
-            Ok((client, drive(connection)))
-        }
+            (client, drive(connection))
+        };
+        self.ask(&client).await?;
+        Ok((client, driver))
+    }
+
+    /// Whether it is the server that is meant.
+    async fn ask(&self, client: &Client) -> Result<(), Error> {
+        let Some(question) = self.question() else {
+            return Ok(());
+        };
+        let failed = |source| Error::connect(self, source);
+        let answer = client.simple_query(question).await.map_err(failed)?;
+        let row = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        self.answered(row.and_then(|row| row.get(0)))
     }
 }
 

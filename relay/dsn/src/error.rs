@@ -55,7 +55,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The client's certificate or key cannot be used.
-    #[error("expected a certificate and a key in PEM form in {path} (sslcert, sslkey)")]
+    #[error("expected a PEM certificate (sslcert) or a PEM key (sslkey) in {path}")]
     ClientCertificate {
         /// The file.
         path: PathBuf,
@@ -71,8 +71,8 @@ pub enum Error {
         /// What is not.
         missing: &'static str,
     },
-    /// The password file cannot be read.
-    #[error("expected a password file at {path} that can be read")]
+    /// The password file cannot be used.
+    #[error("expected a password in the file {path}")]
     PasswordFile {
         /// The file.
         path: PathBuf,
@@ -80,13 +80,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// Others may read the password file.
+    /// Others may read a file that holds a secret.
     #[error(
-        "expected the password file {path} to be its owner's alone, found that others may read it; run chmod 600 {path}"
+        "expected the {what} {path} to be its owner's alone, found that others may read it; run chmod 600 {path}"
     )]
-    OpenPasswordFile {
+    OpenFile {
         /// The file.
         path: PathBuf,
+        /// What it is.
+        what: &'static str,
     },
     /// A token would go over a connection that is not encrypted.
     #[error(
@@ -104,6 +106,37 @@ pub enum Error {
         /// Why not.
         #[source]
         source: crate::MintError,
+    },
+    /// The host's name has no address, or it cannot be asked for.
+    #[error("no address for the host of {dsn}; check its name")]
+    Name {
+        /// The server, without the password.
+        dsn: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The server takes no writes: a standby, or one that was set to read only.
+    #[error(
+        "expected {dsn} to take writes, found it read-only; a standby becomes the primary after a failover (target_session_attrs=any takes it as it is)"
+    )]
+    ReadOnly {
+        /// The server, without the password.
+        dsn: String,
+    },
+    /// The server is a standby.
+    #[error(
+        "expected {dsn} to be the primary, found a standby; it becomes the primary after a failover (target_session_attrs=any takes it as it is)"
+    )]
+    Standby {
+        /// The server, without the password.
+        dsn: String,
+    },
+    /// None of several servers is to be had.
+    #[error("none of the servers is to be had:{}", each(errors))]
+    Servers {
+        /// Why not, of each.
+        errors: Vec<Error>,
     },
     /// No certificate authority is known.
     #[error(
@@ -223,7 +256,47 @@ fn said(source: &tokio_postgres::Error) -> String {
     source.as_db_error().map(|e| format!(": {}", e.message())).unwrap_or_default()
 }
 
+/// Each error with its causes, in a line of its own.
+pub fn each<E: std::error::Error>(errors: &[E]) -> String {
+    let mut said = String::new();
+    for error in errors {
+        said.push_str(&format!("\n  {error}"));
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            said.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+    }
+    said
+}
+
 impl Error {
+    /// One error of all that was tried.
+    pub(crate) fn of_each(mut errors: Vec<Self>) -> Self {
+        match (errors.len(), errors.pop()) {
+            (1, Some(error)) => error,
+            (_, None) => Self::NoHost,
+            (_, Some(last)) => {
+                errors.push(last);
+                Self::Servers { errors }
+            }
+        }
+    }
+
+    pub(crate) fn is_no_tls(&self) -> bool {
+        matches!(self, Self::Handshake { .. })
+    }
+
+    /// Whether the server refused the password, or there is none to show it.
+    #[must_use]
+    pub fn is_login(&self) -> bool {
+        match self {
+            Self::Servers { errors } => errors.iter().any(Self::is_login),
+            Self::Login { .. } | Self::PasswordFile { .. } | Self::OpenFile { .. } => true,
+            _ => false,
+        }
+    }
+
     pub(crate) fn connect(dsn: &Dsn, source: tokio_postgres::Error) -> Self {
         let login = |message: &str| Self::Login {
             dsn: dsn.to_string(),
@@ -264,7 +337,12 @@ impl Error {
             | Self::Unreachable { .. }
             | Self::Handshake { .. }
             | Self::Mint { .. }
+            | Self::Name { .. }
+            | Self::ReadOnly { .. }
+            | Self::Standby { .. }
             | Self::Connect { .. } => true,
+            // One that may come back is worth waiting for.
+            Self::Servers { errors } => errors.iter().any(Self::is_transient),
             Self::Syntax(_)
             | Self::NoHost
             | Self::Setting { .. }
@@ -274,7 +352,7 @@ impl Error {
             | Self::ClientCertificate { .. }
             | Self::HalfCertificate { .. }
             | Self::PasswordFile { .. }
-            | Self::OpenPasswordFile { .. }
+            | Self::OpenFile { .. }
             | Self::TokenWithoutTls { .. }
             | Self::NoRoots
             | Self::Tls(_)
@@ -296,9 +374,13 @@ impl Error {
             | Self::ClientCertificate { .. }
             | Self::HalfCertificate { .. }
             | Self::PasswordFile { .. }
-            | Self::OpenPasswordFile { .. }
+            | Self::OpenFile { .. }
             | Self::TokenWithoutTls { .. } => true,
+            Self::Servers { errors } => errors.iter().all(Self::is_configuration),
             Self::Mint { .. }
+            | Self::Name { .. }
+            | Self::ReadOnly { .. }
+            | Self::Standby { .. }
             | Self::NoRoots
             | Self::Tls(_)
             | Self::TimeOut { .. }

@@ -1,26 +1,31 @@
 //! A Postgres connection string and the TLS it asks for.
 //!
-//! Knows: libpq's names for TLS, which hosts are local, how a connection is
-//! opened. Must not know: what is said over the connection. Reads no
+//! Knows: libpq's names for TLS, which hosts are local, where a password comes
+//! from, in which order servers are tried, how a connection is opened. Must not know: what is said over the connection. Reads no
 //! environment; what is handed in decides.
 //!
 //! Closed by default: a host that is not local is only ever spoken to over TLS
 //! with its certificate and its name verified, whatever `sslmode` says short of
 //! `disable`, which is refused.
 
+mod attempt;
 mod connect;
 mod endpoint;
 mod error;
 mod parse;
 mod password;
+mod settings;
+mod target;
 mod tls;
 
-pub use connect::CONNECT_TIMEOUT;
-pub use error::{Error, Malformed};
+pub use attempt::CONNECT_TIMEOUT;
+pub use error::{Error, Malformed, each};
 pub use password::{Mint, MintError};
 
+use password::Passwords;
 use std::fmt;
 use std::path::PathBuf;
+use target::Target;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
@@ -42,8 +47,8 @@ pub struct Dsn {
     /// Whether the server's certificate may name another host: `verify-ca` on this machine.
     any_name: bool,
     client_certificate: Option<ClientCertificate>,
-    pass_file: Option<PathBuf>,
-    mint: Option<Mint>,
+    target: Target,
+    passwords: Passwords,
 }
 
 /// What the client shows of itself: PEM files, as `sslcert` and `sslkey` name them.
@@ -105,7 +110,14 @@ impl fmt::Display for Dsn {
                 Host::Unix(path) => write!(f, "{comma}{}:{port}", path.display())?,
             }
         }
-        write!(f, "/{}", self.database())
+        write!(f, "/{}", self.database())?;
+        // Which of a name's addresses it is about.
+        match (self.config.get_hosts(), self.config.get_hostaddrs()) {
+            ([Host::Tcp(name)], [address]) if *name != address.to_string() => {
+                write!(f, " ({address})")
+            }
+            _ => Ok(()),
+        }
     }
 }
 

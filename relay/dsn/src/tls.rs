@@ -9,8 +9,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use tokio_postgres::config::SslNegotiation;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 impl Dsn {
@@ -45,13 +47,18 @@ impl Dsn {
         } else {
             builder.with_root_certificates(roots)
         };
-        match &self.client_certificate {
-            None => Ok(builder.with_no_client_auth()),
+        let mut config = match &self.client_certificate {
+            None => builder.with_no_client_auth(),
             Some(own) => {
                 let (chain, key) = own.read()?;
-                builder.with_client_auth_cert(chain, key).map_err(Error::Tls)
+                builder.with_client_auth_cert(chain, key).map_err(Error::Tls)?
             }
+        };
+        if self.config.get_ssl_negotiation() == SslNegotiation::Direct {
+            // Without it a server refuses a handshake that comes unasked.
+            config.alpn_protocols = vec![b"postgresql".to_vec()];
         }
+        Ok(config)
     }
 }
 
@@ -67,9 +74,21 @@ impl ClientCertificate {
         let chain = CertificateDer::pem_file_iter(&self.certificate)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(refused(&self.certificate))?;
+        closed(&self.key)?;
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(refused(&self.key))?;
         Ok((chain, key))
     }
+}
+
+/// Refuses a key that others may read, as libpq does: root's may be its group's too.
+fn closed(key: &Path) -> Result<(), Error> {
+    let refused = |source| Error::ClientCertificate { path: key.to_owned(), source };
+    let metadata = std::fs::metadata(key).map_err(refused)?;
+    let others = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+    if metadata.mode() & others != 0 {
+        return Err(Error::OpenFile { path: key.to_owned(), what: "key (sslkey)" });
+    }
+    Ok(())
 }
 
 /// `verify-ca`: the chain is verified, the name is not. For hosts of this machine alone.

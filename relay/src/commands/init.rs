@@ -1,6 +1,6 @@
 //! `relay init`: what the relay needs in the database.
 
-use super::source;
+use super::{source, with_pass_file};
 use anyhow::{Context, bail};
 use dsn::Dsn;
 use relay::config::Config;
@@ -22,6 +22,7 @@ pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result
             "expected READ_MODEL_URL, the connection string of the read model; found nothing",
         )?;
         let dsn: Dsn = url.parse().context("READ_MODEL_URL cannot be used")?;
+        let dsn = with_pass_file(dsn);
         let (mut client, _driver) = dsn.connect("relay init").await?;
         apply(&mut client, Side::ReadModel, &dsn).await?;
         return Ok(true);

@@ -5,7 +5,6 @@ pub(crate) mod init;
 pub(crate) mod run;
 pub(crate) mod status;
 
-use anyhow::Context;
 use dsn::Dsn;
 use relay::config::{Config, Login};
 use relay::publish::{Destination, aws_config};
@@ -21,19 +20,21 @@ async fn source(config: &Config) -> anyhow::Result<Dsn> {
         let aws = aws_config(None).await;
         return Ok(dsn.with_mint(relay::iam::mint(&aws)?)?);
     }
-    let mut dsn = dsn.with_password_from(std::env::var("PGPASSWORD").ok());
-    if let Some(path) = &config.postgres.password_file {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("expected a file of the password at {path}"))?;
-        dsn = dsn.with_password_from(Some(text.trim_end_matches(['\r', '\n']).to_owned()));
-    }
-    let lines = dsn.password_file().map(PathBuf::from);
-    let lines = lines.or_else(|| std::env::var_os("PGPASSFILE").map(PathBuf::from));
-    let lines =
-        lines.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".pgpass")));
-    match lines {
-        Some(path) => Ok(dsn.with_password_in(&path)?),
-        None => Ok(dsn),
+    let dsn = dsn.with_password_from(std::env::var("PGPASSWORD").ok());
+    let dsn = match &config.postgres.password_file {
+        Some(path) => dsn.with_password_file(path.into()),
+        None => dsn,
+    };
+    Ok(with_pass_file(dsn))
+}
+
+/// The same with `PGPASSFILE`, or else the password file in the home folder.
+fn with_pass_file(dsn: Dsn) -> Dsn {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let home = || set("HOME").map(|home| PathBuf::from(home).join(".pgpass"));
+    match set("PGPASSFILE").map(PathBuf::from).or_else(home) {
+        Some(path) => dsn.with_pass_file(path),
+        None => dsn,
     }
 }
 

@@ -48,8 +48,8 @@ impl<P: Publisher> Pipeline<P> {
 
     fn not_connected(&mut self, error: SourceError) -> Result<(), PipelineError> {
         // A password that was right once is being changed: wait for the new one.
-        let was_right =
-            self.identity.is_some() && matches!(&error, SourceError::Ask(dsn::Error::Login { .. }));
+        let was_right = self.identity.is_some()
+            && matches!(&error, SourceError::Ask(asked) if asked.is_login());
         if !error.is_transient() && !was_right {
             return Err(PipelineError::Source(error));
         }

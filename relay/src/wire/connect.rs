@@ -5,13 +5,12 @@ use super::error::ServerError;
 use super::login::login;
 use super::socket::Socket;
 use bytes::BytesMut;
-use dsn::{CONNECT_TIMEOUT, Dsn};
+use dsn::Dsn;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_postgres::config::TargetSessionAttrs;
 
 /// A connection that has logged in and is ready for a query.
 #[derive(Debug)]
@@ -20,39 +19,23 @@ pub(super) struct Link {
     /// Bytes read and not yet used.
     pub(super) input: BytesMut,
     pub(super) server: String,
+    user: String,
 }
 
-/// Opens a replication connection to the first host that answers and is what is wanted.
+/// Opens a replication connection to the first server that answers and is what is wanted.
 pub(super) async fn open(dsn: &Dsn) -> Result<Link, WireError> {
-    let limit = dsn.config().get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
-    let mut errors = Vec::new();
-    for at in 0..dsn.hosts() {
-        let one = dsn.only_host(at);
-        match tokio::time::timeout(limit, open_host(&one)).await {
-            Ok(Ok(link)) => return Ok(link),
-            Ok(Err(error)) => errors.push(error),
-            Err(_) => errors.push(WireError::TimeOut {
-                doing: "connecting to",
-                server: one.to_string(),
-                seconds: limit.as_secs(),
-            }),
-        }
-    }
-    if errors.len() > 1 {
-        return Err(WireError::NoHost { errors });
-    }
-    Err(errors.pop().unwrap_or(WireError::Closed))
+    let opened = dsn.first(|one| async move { open_one(&one).await }, WireError::is_no_tls);
+    opened.await.map_err(WireError::of_each)
 }
 
-async fn open_host(dsn: &Dsn) -> Result<Link, WireError> {
+async fn open_one(dsn: &Dsn) -> Result<Link, WireError> {
     let stream = Socket::open(dsn).await?;
-    let mut link = Link { stream, input: BytesMut::new(), server: dsn.to_string() };
+    let (server, user) = (dsn.to_string(), dsn.user().to_owned());
+    let mut link = Link { stream, input: BytesMut::new(), server, user };
     login(&mut link, dsn).await?;
-    if dsn.config().get_target_session_attrs() == TargetSessionAttrs::ReadWrite {
-        let read_only = link.query("show transaction_read_only").await?;
-        if read_only.first().is_none_or(|value| value != "off") {
-            return Err(WireError::ReadOnly { server: link.server });
-        }
+    if let Some(question) = dsn.question() {
+        let answer = link.query(question).await?;
+        dsn.answered(answer.first().map(String::as_str))?;
     }
     Ok(link)
 }
@@ -123,15 +106,14 @@ impl Link {
         }
     }
 
-    pub(super) fn refuse_login(&self, dsn: &Dsn, message: &str) -> WireError {
-        let (server, user) = (self.server.clone(), dsn.user().to_owned());
+    pub(super) fn refuse_login(&self, message: &str) -> WireError {
+        let (server, user) = (self.server.clone(), self.user.clone());
         WireError::Login { server, user, message: message.to_owned() }
     }
 
     fn refused(&self, error: ServerError) -> WireError {
         if error.code.starts_with("28") {
-            let user = self.server.split(['/', '@']).nth(2).unwrap_or_default().to_owned();
-            return WireError::Login { server: self.server.clone(), user, message: error.message };
+            return self.refuse_login(&error.message);
         }
         WireError::Server(error)
     }

@@ -48,7 +48,7 @@ impl fmt::Display for ServerError {
 pub enum WireError {
     /// The connection string or its TLS settings cannot be used.
     #[error("the replication connection cannot be set up")]
-    Dsn(#[source] dsn::Error),
+    Dsn(#[from] dsn::Error),
     /// The connection failed.
     #[error("{doing} {server}")]
     Io {
@@ -78,17 +78,20 @@ pub enum WireError {
         /// The server, without the password.
         server: String,
     },
-    /// The server takes no writes: a standby, or one that was set to read only.
+    /// The server's certificate is not trusted, or it does not trust ours.
     #[error(
-        "expected {server} to take writes, found it read-only; a standby becomes the primary after a failover (target_session_attrs=any takes it as it is)"
+        "no TLS with {server}; check that its certificate names this host, and name its CA with sslrootcert if it is not among the system's"
     )]
-    ReadOnly {
+    Handshake {
         /// The server, without the password.
         server: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
-    /// None of several hosts is to be had.
-    #[error("none of the hosts is to be had:{}", each(errors))]
-    NoHost {
+    /// None of several servers is to be had.
+    #[error("none of the servers is to be had:{}", dsn::each(errors))]
+    Servers {
         /// Why not, of each.
         errors: Vec<WireError>,
     },
@@ -140,6 +143,22 @@ pub enum WireError {
 }
 
 impl WireError {
+    /// One error of all that was tried.
+    pub(super) fn of_each(mut errors: Vec<Self>) -> Self {
+        match (errors.len(), errors.pop()) {
+            (1, Some(error)) => error,
+            (_, None) => Self::Closed,
+            (_, Some(last)) => {
+                errors.push(last);
+                Self::Servers { errors }
+            }
+        }
+    }
+
+    pub(super) fn is_no_tls(&self) -> bool {
+        matches!(self, Self::NoTls { .. } | Self::Handshake { .. })
+    }
+
     /// Whether trying again can help without anyone changing anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -147,10 +166,10 @@ impl WireError {
             Self::Io { .. }
             | Self::TimeOut { .. }
             | Self::Closed
-            | Self::ReadOnly { .. }
+            | Self::Handshake { .. }
             | Self::SlotInUse { .. } => true,
             // One that may come back is worth waiting for.
-            Self::NoHost { errors } => errors.iter().any(Self::is_transient),
+            Self::Servers { errors } => errors.iter().any(Self::is_transient),
             Self::Dsn(error) => error.is_transient(),
             // 08 connection, 53 resources, 57 operator intervention, 58 system.
             Self::Server(error) => {
@@ -163,21 +182,6 @@ impl WireError {
             | Self::Unexpected { .. } => false,
         }
     }
-}
-
-/// Each error with its causes, in a line.
-fn each(errors: &[WireError]) -> String {
-    let mut said = String::new();
-    for error in errors {
-        said.push_str("\n  ");
-        said.push_str(&error.to_string());
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            said.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-    }
-    said
 }
 
 #[cfg(test)]

@@ -40,7 +40,6 @@ pub(super) async fn login(link: &mut Link, dsn: &Dsn) -> Result<(), WireError> {
             }
             Message::AuthenticationOk if must_bind && !bound => {
                 return Err(link.refuse_login(
-                    dsn,
                     "channel_binding=require wants SCRAM over TLS, and the server asks for another kind of login",
                 ));
             }
@@ -52,7 +51,6 @@ pub(super) async fn login(link: &mut Link, dsn: &Dsn) -> Result<(), WireError> {
                 if must_bind =>
             {
                 return Err(link.refuse_login(
-                    dsn,
                     "channel_binding=require wants SCRAM, and the server asks for the password itself",
                 ));
             }
@@ -73,8 +71,9 @@ pub(super) async fn login(link: &mut Link, dsn: &Dsn) -> Result<(), WireError> {
             }
             Message::ReadyForQuery(_) => return Ok(()),
             _ => {
-                return Err(link
-                    .refuse_login(dsn, "it asks for a kind of login that is not supported here"));
+                return Err(
+                    link.refuse_login("it asks for a kind of login that is not supported here")
+                );
             }
         }
     }
@@ -104,12 +103,11 @@ async fn scram(
         // Said to the server, so that it notices when someone between took its offer away.
         Some(_) if plain => (sasl::SCRAM_SHA_256, sasl::ChannelBinding::unrequested()),
         None if plain => (sasl::SCRAM_SHA_256, sasl::ChannelBinding::unsupported()),
-        _ => return Err(link.refuse_login(dsn, "it offers no SCRAM-SHA-256")),
+        _ => return Err(link.refuse_login("it offers no SCRAM-SHA-256")),
     };
     let bound = mechanism == sasl::SCRAM_SHA_256_PLUS;
     if wanted == ChannelBinding::Require && !bound {
         return Err(link.refuse_login(
-            dsn,
             "channel_binding=require needs TLS and a server that offers SCRAM-SHA-256-PLUS",
         ));
     }
@@ -120,21 +118,21 @@ async fn scram(
         .map_err(|e| link.io("logging in to", e))?;
     link.send(&mut out).await?;
     let Message::AuthenticationSaslContinue(body) = link.message("a SCRAM challenge").await? else {
-        return Err(link.refuse_login(dsn, "it broke off the SCRAM exchange"));
+        return Err(link.refuse_login("it broke off the SCRAM exchange"));
     };
     exchange.update(body.data()).map_err(|e| link.io("logging in to", e))?;
     frontend::sasl_response(exchange.message(), &mut out)
         .map_err(|e| link.io("logging in to", e))?;
     link.send(&mut out).await?;
     let Message::AuthenticationSaslFinal(body) = link.message("the end of SCRAM").await? else {
-        return Err(link.refuse_login(dsn, "it broke off the SCRAM exchange"));
+        return Err(link.refuse_login("it broke off the SCRAM exchange"));
     };
     exchange.finish(body.data()).map_err(|e| link.io("logging in to", e))?;
     Ok(bound)
 }
 
 async fn password(link: &Link, dsn: &Dsn) -> Result<Vec<u8>, WireError> {
-    dsn.password().await.map_err(WireError::Dsn)?.ok_or_else(|| {
-        link.refuse_login(dsn, "it asks for a password and the connection string has none")
-    })
+    dsn.password()
+        .await?
+        .ok_or_else(|| link.refuse_login("a password is needed, and there is none for this server"))
 }

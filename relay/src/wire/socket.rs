@@ -1,4 +1,4 @@
-//! The socket under a session: addresses, time-outs, keepalive, TLS.
+//! The socket under a session: keepalive, TLS, and what binds a login to it.
 
 use super::WireError;
 use dsn::Dsn;
@@ -6,13 +6,12 @@ use postgres_protocol::message::frontend;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, SslMode, SslNegotiation};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -28,28 +27,24 @@ pub(super) enum Socket {
 }
 
 impl Socket {
-    /// Connects to the string's only host, and encrypts as it says.
+    /// Connects to the string's only server, and encrypts as it says.
     pub(super) async fn open(dsn: &Dsn) -> Result<Self, WireError> {
-        match dsn.config().get_hosts().first() {
-            Some(Host::Unix(folder)) => {
+        match (dsn.config().get_hosts().first(), dsn.address(0)) {
+            (Some(Host::Unix(folder)), _) => {
                 let path = folder.join(format!(".s.PGSQL.{}", dsn.port(0)));
                 let socket = UnixStream::connect(path).await;
                 Ok(Self::Unix(socket.map_err(failed("connecting to", dsn))?))
             }
-            Some(Host::Tcp(name)) => {
-                let mut socket = tcp(dsn, name).await.map_err(failed("connecting to", dsn))?;
-                if dsn.config().get_ssl_mode() == SslMode::Disable {
-                    return Ok(Self::Tcp(socket));
+            (Some(Host::Tcp(name)), Some(address)) => {
+                let socket = TcpStream::connect((address, dsn.port(0))).await;
+                let socket = socket.map_err(failed("connecting to", dsn))?;
+                keep_alive(&socket, dsn).map_err(failed("connecting to", dsn))?;
+                match dsn.config().get_ssl_mode() {
+                    SslMode::Disable => Ok(Self::Tcp(socket)),
+                    _ => Ok(Self::Tls(Box::new(encrypted(socket, dsn, name).await?))),
                 }
-                ask_for_tls(&mut socket, dsn).await?;
-                let config = Arc::new(dsn.tls_config().map_err(WireError::Dsn)?);
-                let verifying = "verifying the certificate of";
-                let name = ServerName::try_from(name.clone())
-                    .map_err(|e| failed(verifying, dsn)(io::Error::other(e)))?;
-                let socket = TlsConnector::from(config).connect(name, socket).await;
-                Ok(Self::Tls(Box::new(socket.map_err(failed(verifying, dsn))?)))
             }
-            None => Err(WireError::Closed),
+            (Some(Host::Tcp(_)) | None, _) => Err(WireError::Dsn(dsn::Error::NoHost)),
         }
     }
 
@@ -90,24 +85,19 @@ fn failed(doing: &'static str, dsn: &Dsn) -> impl FnOnce(io::Error) -> WireError
     move |source| WireError::Io { doing, server, source }
 }
 
-/// Tries each address of a name, or the one that is given for it.
-async fn tcp(dsn: &Dsn, name: &str) -> io::Result<TcpStream> {
-    let port = dsn.port(0);
-    let addresses: Vec<SocketAddr> = match dsn.address(0) {
-        Some(address) => vec![SocketAddr::new(address, port)],
-        None => tokio::net::lookup_host((name, port)).await?.collect(),
-    };
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(socket) => {
-                keep_alive(&socket, dsn)?;
-                return Ok(socket);
-            }
-            Err(error) => last = error,
-        }
+/// TLS as the string has it, from the first byte or once the server has agreed to it.
+async fn encrypted(
+    mut socket: TcpStream,
+    dsn: &Dsn,
+    name: &str,
+) -> Result<TlsStream<TcpStream>, WireError> {
+    if dsn.config().get_ssl_negotiation() == SslNegotiation::Postgres {
+        ask_for_tls(&mut socket, dsn).await?;
     }
-    Err(last)
+    let config = Arc::new(dsn.tls_config()?);
+    let untrusted = |source| WireError::Handshake { server: dsn.to_string(), source };
+    let name = ServerName::try_from(name.to_owned()).map_err(|e| untrusted(io::Error::other(e)))?;
+    TlsConnector::from(config).connect(name, socket).await.map_err(untrusted)
 }
 
 /// A server that is gone without a word is noticed: by silence when nothing is sent, and by
@@ -138,6 +128,10 @@ async fn ask_for_tls(socket: &mut TcpStream, dsn: &Dsn) -> Result<(), WireError>
     socket.write_all(&request).await.map_err(failed(asking, dsn))?;
     match socket.read_u8().await.map_err(failed(asking, dsn))? {
         b'S' => Ok(()),
+        // Its words are not shown: nothing says yet that they are the server's.
+        b'E' => {
+            Err(failed(asking, dsn)(io::Error::other("it answered with an error; see its log")))
+        }
         _ => Err(WireError::NoTls { server: dsn.to_string() }),
     }
 }
@@ -183,5 +177,45 @@ impl AsyncWrite for Socket {
             Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(socket) => Pin::new(socket).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::net::TcpListener;
+
+    async fn socket(settings: &str) -> TcpStream {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = server.local_addr().unwrap().port();
+        let text = format!("host=127.0.0.1 hostaddr=127.0.0.1 port={port} user=u {settings}");
+        match Socket::open(&text.parse().unwrap()).await.unwrap() {
+            Socket::Tcp(socket) => socket,
+            other => panic!("expected a TCP socket, found {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_has_tcp_keepalive_by_the_settings() {
+        let usual = socket("").await;
+        let usual = SockRef::from(&usual);
+        assert!(usual.keepalive().unwrap() && usual.tcp_nodelay().unwrap());
+        assert_eq!(usual.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(usual.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
+        assert_eq!(usual.tcp_keepalive_retries().unwrap(), 3);
+        assert_eq!(usual.tcp_user_timeout().unwrap(), None);
+
+        let set =
+            "keepalives_idle=7 keepalives_interval=5 keepalives_count=2 tcp_user_timeout=9000";
+        let set = socket(set).await;
+        let set = SockRef::from(&set);
+        assert_eq!(set.tcp_keepalive_time().unwrap(), Duration::from_secs(7));
+        assert_eq!(set.tcp_keepalive_interval().unwrap(), Duration::from_secs(5));
+        assert_eq!(set.tcp_keepalive_retries().unwrap(), 2);
+        assert_eq!(set.tcp_user_timeout().unwrap(), Some(Duration::from_secs(9)));
+
+        let off = socket("keepalives=0").await;
+        assert!(!SockRef::from(&off).keepalive().unwrap());
     }
 }
