@@ -67,6 +67,9 @@ pub struct Postgres {
     pub password_file: Option<String>,
     /// What the login shows.
     pub login: Login,
+    /// How often a sign of life is written into the log; never where it is not set.
+    #[serde(deserialize_with = "some_duration")]
+    pub heartbeat: Option<Duration>,
 }
 
 /// What is shown to Postgres at the login.
@@ -88,6 +91,7 @@ impl Default for Postgres {
             publication: "relay".to_owned(),
             password_file: None,
             login: Login::default(),
+            heartbeat: None,
         }
     }
 }
@@ -165,6 +169,10 @@ fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Er
     })
 }
 
+fn some_duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    duration(from).map(Some)
+}
+
 /// A key, its variable, and what it means: the reference table of the manual.
 pub const KEYS: &[(&str, &str, &str)] = &[
     ("postgres.url", "DATABASE_URL", "connection string of the source database"),
@@ -176,6 +184,7 @@ pub const KEYS: &[(&str, &str, &str)] = &[
         "RELAY_LOGIN",
         "password, or aws-iam: a token for each connection (password)",
     ),
+    ("postgres.heartbeat", "RELAY_HEARTBEAT", "how often a sign of life is written (never)"),
     ("publish.to", "RELAY_TOPIC_ARN", "ARN of a topic or queue, or URL of a queue"),
     ("publish.source", "RELAY_SOURCE", "source of the events (the database's name)"),
     ("publish.bytes_in_flight", "RELAY_BYTES_IN_FLIGHT", "bytes of events on their way (32 MiB)"),

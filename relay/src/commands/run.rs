@@ -24,6 +24,8 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
     let confirmed_time = Arc::new(AtomicI64::new(0));
     let maintenance =
         tokio::spawn(maintain(dsn.clone(), config.outbox.clone(), Arc::clone(&confirmed_time)));
+    let heartbeat = config.postgres.heartbeat;
+    let heartbeat = heartbeat.map(|every| tokio::spawn(relay::heartbeat::run(dsn.clone(), every)));
     let setup = Setup {
         slot: config.postgres.slot.clone(),
         publication: config.postgres.publication.clone(),
@@ -41,6 +43,9 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
     };
     let report = pipeline::run(setup, stop_signal()?).await;
     maintenance.abort();
+    if let Some(heartbeat) = heartbeat {
+        heartbeat.abort();
+    }
     let report = report?;
     tracing::info!(
         published = report.published, dead_letters = report.dead_letters, confirmed = %report.confirmed, "stopped"
