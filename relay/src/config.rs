@@ -67,6 +67,8 @@ pub struct Postgres {
     pub password_file: Option<String>,
     /// What the login shows.
     pub login: Login,
+    /// Whether standbys keep a copy of the slot, from PostgreSQL 17 on.
+    pub failover: bool,
     /// How often a sign of life is written into the log; never where it is not set.
     #[serde(deserialize_with = "some_duration")]
     pub heartbeat: Option<Duration>,
@@ -91,6 +93,7 @@ impl Default for Postgres {
             publication: "relay".to_owned(),
             password_file: None,
             login: Login::default(),
+            failover: false,
             heartbeat: None,
         }
     }
@@ -184,6 +187,7 @@ pub const KEYS: &[(&str, &str, &str)] = &[
         "RELAY_LOGIN",
         "password, or aws-iam: a token for each connection (password)",
     ),
+    ("postgres.failover", "RELAY_FAILOVER", "make the slot one that standbys keep, 17+ (false)"),
     ("postgres.heartbeat", "RELAY_HEARTBEAT", "how often a sign of life is written (never)"),
     ("publish.to", "RELAY_TOPIC_ARN", "ARN of a topic or queue, or URL of a queue"),
     ("publish.source", "RELAY_SOURCE", "source of the events (the database's name)"),
@@ -405,7 +409,11 @@ fn set(file: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
         return Ok(());
     };
     let is_number = matches!(name, "requests_in_flight" | "partitions_ahead");
-    let value = if is_number {
+    let value = if name == "failover" {
+        let switch: bool =
+            value.parse().map_err(|_| format!("expected true or false, found {value:?}"))?;
+        toml::Value::Boolean(switch)
+    } else if is_number {
         let number: i64 =
             value.parse().map_err(|_| format!("expected a number, found {value:?}"))?;
         toml::Value::Integer(number)
@@ -491,6 +499,7 @@ mod tests {
             ("RELAY_REQUESTS_IN_FLIGHT", "many", "expected a number"),
             ("RELAY_SHUTDOWN_GRACE", "soon", "a duration such as"),
             ("RELAY_ROUTES", "order", "TYPE=ADDRESS"),
+            ("RELAY_FAILOVER", "yes", "true or false"),
         ] {
             let error = Config::from_sources("", env(&[(name, value)])).unwrap_err().to_string();
             assert!(error.contains(said), "{name}: {error}");
