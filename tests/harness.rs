@@ -46,6 +46,11 @@ impl World {
         })
     }
 
+    /// Where the relay's commands run.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     pub(crate) async fn client(&self) -> Result<Client> {
         self.postgres.connect(&self.database).await
     }

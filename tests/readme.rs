@@ -1,14 +1,28 @@
-//! What the README shows works: its SQL runs, its configuration is one.
+//! What the README and the pages of the manual show works: their SQL runs, their configurations
+//! and connection strings are ones.
 
 use crate::harness::{LIMIT, World, member};
 use anyhow::Result;
 use relay::config::Config;
 
-/// The blocks of one language.
+/// The blocks of one language in the README.
 fn blocks(language: &str) -> Vec<&'static str> {
-    let readme = include_str!("../README.md");
+    blocks_of(include_str!("../README.md"), language)
+}
+
+/// The manual.
+const PAGES: [(&str, &str); 6] = [
+    ("connection", include_str!("../relay/docs/connection.md")),
+    ("idle", include_str!("../relay/docs/idle.md")),
+    ("performance", include_str!("../relay/docs/performance.md")),
+    ("slots", include_str!("../relay/docs/slots.md")),
+    ("tables", include_str!("../relay/docs/tables.md")),
+    ("values", include_str!("../relay/docs/values.md")),
+];
+
+fn blocks_of<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
     let fence = format!("```{language}\n");
-    readme.split(fence.as_str()).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+    page.split(fence.as_str()).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
 }
 
 #[tokio::test]
@@ -50,4 +64,53 @@ fn the_configuration_of_the_readme_is_one_and_names_every_key() {
     assert_eq!(config.publish.requests_in_flight, defaults.publish.requests_in_flight);
     assert_eq!(config.publish.shutdown_grace, defaults.publish.shutdown_grace);
     assert_eq!(config.outbox, defaults.outbox);
+}
+
+#[test]
+fn the_configurations_and_connection_strings_of_the_manual_are_ones() {
+    for (page, text) in PAGES {
+        for block in blocks_of(text, "toml") {
+            let config = Config::from_sources(block, []).unwrap_or_else(|e| panic!("{page}: {e}"));
+            let url = config.database_url().unwrap();
+            url.parse::<dsn::Dsn>().unwrap_or_else(|e| panic!("{page}: {url}: {e}"));
+        }
+        for line in blocks_of(text, "dsn").into_iter().flat_map(str::lines) {
+            line.parse::<dsn::Dsn>().unwrap_or_else(|e| panic!("{page}: {line}: {e}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_sql_of_the_manual_runs() -> Result<()> {
+    let world = World::new().await?;
+    let client = world.client().await?;
+    client
+        .batch_execute("create table customers (id int primary key); create role rds_iam")
+        .await?;
+    let mut run = 0;
+    for (page, text) in PAGES {
+        for block in blocks_of(text, "sql") {
+            client.batch_execute(block).await.map_err(|e| anyhow::anyhow!("{page}: {e}"))?;
+            run += 1;
+        }
+    }
+    assert!(run >= 3, "expected the manual's SQL, found {run} blocks");
+    Ok(())
+}
+
+#[test]
+fn the_commands_of_the_manual_are_known() {
+    let relay = local::stack::binary("relay").unwrap();
+    for (page, text) in PAGES.into_iter().chain([("README", include_str!("../README.md"))]) {
+        for line in blocks_of(text, "sh").into_iter().flat_map(str::lines) {
+            let words = line.split(" #").next().unwrap_or_default();
+            let Some(arguments) = words.trim().strip_prefix("relay ") else { continue };
+            let output = std::process::Command::new(&relay)
+                .args(arguments.split_whitespace())
+                .arg("--help")
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{page}: {line}: {}", crate::harness::text(&output));
+        }
+    }
 }

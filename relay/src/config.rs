@@ -3,7 +3,7 @@
 //! Knows: the keys, their defaults, and how the two sources are merged. Must
 //! not know: the process's environment, which is handed in.
 
-use crate::publish::{Address, AddressError};
+use crate::publish::Address;
 use crate::table::TableRule;
 use crate::value::Numeric;
 use bytesize::ByteSize;
@@ -12,9 +12,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+mod error;
+mod keys;
 mod table;
 
+pub use error::ConfigError;
+pub use keys::KEYS;
 pub use table::Table;
+
+use keys::{OTHER_VARIABLES, explain, nearest, set};
 
 /// A text that no log may show.
 #[derive(Clone, Default, Deserialize, Eq, PartialEq)]
@@ -67,6 +73,11 @@ pub struct Postgres {
     pub password_file: Option<String>,
     /// What the login shows.
     pub login: Login,
+    /// Whether standbys keep a copy of the slot, from PostgreSQL 17 on.
+    pub failover: bool,
+    /// How often a sign of life is written into the log; never where it is not set.
+    #[serde(deserialize_with = "some_duration")]
+    pub heartbeat: Option<Duration>,
 }
 
 /// What is shown to Postgres at the login.
@@ -88,6 +99,8 @@ impl Default for Postgres {
             publication: "relay".to_owned(),
             password_file: None,
             login: Login::default(),
+            failover: false,
+            heartbeat: None,
         }
     }
 }
@@ -165,102 +178,8 @@ fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Er
     })
 }
 
-/// A key, its variable, and what it means: the reference table of the manual.
-pub const KEYS: &[(&str, &str, &str)] = &[
-    ("postgres.url", "DATABASE_URL", "connection string of the source database"),
-    ("postgres.slot", "RELAY_SLOT", "replication slot (relay)"),
-    ("postgres.publication", "RELAY_PUBLICATION", "publication (relay)"),
-    ("postgres.password_file", "RELAY_PASSWORD_FILE", "file that holds the password alone"),
-    (
-        "postgres.login",
-        "RELAY_LOGIN",
-        "password, or aws-iam: a token for each connection (password)",
-    ),
-    ("publish.to", "RELAY_TOPIC_ARN", "ARN of a topic or queue, or URL of a queue"),
-    ("publish.source", "RELAY_SOURCE", "source of the events (the database's name)"),
-    ("publish.bytes_in_flight", "RELAY_BYTES_IN_FLIGHT", "bytes of events on their way (32 MiB)"),
-    (
-        "publish.requests_in_flight",
-        "RELAY_REQUESTS_IN_FLIGHT",
-        "requests in flight to one destination (64)",
-    ),
-    (
-        "publish.shutdown_grace",
-        "RELAY_SHUTDOWN_GRACE",
-        "how long a shutdown waits for events on their way (20s)",
-    ),
-    (
-        "outbox.partitions_ahead",
-        "RELAY_OUTBOX_PARTITIONS_AHEAD",
-        "days with a partition made ahead (7)",
-    ),
-    ("outbox.keep", "RELAY_OUTBOX_KEEP", "how long published partitions are kept (7days)"),
-    ("route", "RELAY_ROUTES", "in the variable: TYPE=ADDRESS, separated by commas"),
-    ("values.numeric", "RELAY_NUMERIC", "numeric as a JSON string or number (string)"),
-    (
-        "table",
-        "RELAY_TABLES",
-        "tables whose changes are events; in the variable: SCHEMA.NAME, separated by commas",
-    ),
-];
-
-/// Variables that begin with `RELAY_` and are no keys.
-const OTHER_VARIABLES: &[&str] = &["RELAY_CONFIG", "RELAY_LOG", "RELAY_LOG_FORMAT"];
-
-/// What is wrong with a configuration.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("expected a configuration file at {path}")]
-    File {
-        /// Where it was looked for.
-        path: String,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file, with the variables put in, is not a configuration.
-    #[error("{message}")]
-    Invalid {
-        /// What is wrong, with the nearest known key where one is unknown.
-        message: String,
-    },
-    /// A variable that begins with `RELAY_` and means nothing.
-    #[error("expected a known variable, found {found}; did you mean {nearest}?")]
-    UnknownVariable {
-        /// The variable.
-        found: String,
-        /// The nearest known one.
-        nearest: &'static str,
-    },
-    /// A value that must be there is not.
-    #[error("expected {key}, found nothing; set {variable} or {key} in relay.toml")]
-    Missing {
-        /// The key.
-        key: &'static str,
-        /// Its variable.
-        variable: &'static str,
-    },
-    /// A destination is not an address.
-    #[error("{key} is wrong")]
-    Address {
-        /// The key.
-        key: String,
-        /// What is wrong with it.
-        #[source]
-        source: AddressError,
-    },
-    /// A value is out of its range.
-    #[error("expected {key} to be {expected}, found {found}")]
-    Range {
-        /// The key.
-        key: &'static str,
-        /// What it may be.
-        expected: &'static str,
-        /// What it is.
-        found: String,
-    },
+fn some_duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    duration(from).map(Some)
 }
 
 impl Config {
@@ -373,62 +292,6 @@ pub struct Destinations {
     pub by_type: BTreeMap<String, usize>,
 }
 
-fn set(file: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
-    if key == "route" {
-        let routes = value.split(',').filter(|pair| !pair.trim().is_empty()).map(|pair| {
-            let (aggregate_type, to) = pair.split_once('=').ok_or_else(|| {
-                format!("expected TYPE=ADDRESS, separated by commas, found {pair:?}")
-            })?;
-            let mut route = toml::Table::new();
-            route.insert("aggregate_type".to_owned(), aggregate_type.trim().into());
-            route.insert("to".to_owned(), to.trim().into());
-            Ok(toml::Value::Table(route))
-        });
-        let routes = routes.collect::<Result<Vec<_>, String>>()?;
-        file.insert(key.to_owned(), toml::Value::Array(routes));
-        return Ok(());
-    }
-    if key == "table" {
-        file.insert(key.to_owned(), table::from_variable(value));
-        return Ok(());
-    }
-    let Some((section, name)) = key.split_once('.') else {
-        return Ok(());
-    };
-    let is_number = matches!(name, "requests_in_flight" | "partitions_ahead");
-    let value = if is_number {
-        let number: i64 =
-            value.parse().map_err(|_| format!("expected a number, found {value:?}"))?;
-        toml::Value::Integer(number)
-    } else {
-        toml::Value::String(value.to_owned())
-    };
-    let section = file.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-    let section = section.as_table_mut().ok_or("expected a table of that name in the file")?;
-    section.insert(name.to_owned(), value);
-    Ok(())
-}
-
-/// Adds the nearest known key to serde's word about an unknown one.
-fn explain(message: &str) -> String {
-    let Some(unknown) = message.strip_prefix("unknown field `").and_then(|m| m.split('`').next())
-    else {
-        return message.to_owned();
-    };
-    let known = message.split('`').skip(3).step_by(2);
-    let nearest = known.max_by(|a, b| {
-        strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b))
-    });
-    let nearest = nearest.map(|key| format!("; did you mean `{key}`?")).unwrap_or_default();
-    format!("expected a known key, found `{unknown}`{nearest}")
-}
-
-fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
-    known
-        .max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)))
-        .unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -482,6 +345,7 @@ mod tests {
             ("RELAY_REQUESTS_IN_FLIGHT", "many", "expected a number"),
             ("RELAY_SHUTDOWN_GRACE", "soon", "a duration such as"),
             ("RELAY_ROUTES", "order", "TYPE=ADDRESS"),
+            ("RELAY_FAILOVER", "yes", "true or false"),
         ] {
             let error = Config::from_sources("", env(&[(name, value)])).unwrap_err().to_string();
             assert!(error.contains(said), "{name}: {error}");

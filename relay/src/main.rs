@@ -53,6 +53,8 @@ enum Command {
     Check(commands::check::Arguments),
     /// Say whether events flow, and if not, why and what to do.
     Status,
+    /// Drop the slot, and the publication, when this relay is given up.
+    Drop(commands::drop::Arguments),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
             Command::Run => commands::run::run(&config).await,
             Command::Check(arguments) => commands::check::run(&config, arguments).await,
             Command::Status => commands::status::run(&config).await,
+            Command::Drop(arguments) => commands::drop::run(&config, arguments).await,
             Command::Completions { .. } => Ok(true),
         }
     });

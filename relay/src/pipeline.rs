@@ -68,6 +68,18 @@ pub enum PipelineError {
     /// The stream cannot be read on.
     #[error("cannot read the stream of changes")]
     Intake(#[from] IntakeError),
+    /// Someone else confirmed positions of the slot, or made it anew.
+    #[error(
+        "expected the slot {slot} to be confirmed up to {confirmed} at most, found {found}: it was moved on or made anew while this relay was not connected, and the events between are not in it any more; their rows stand in relay.outbox. Restart the relay to go on from there"
+    )]
+    SlotMoved {
+        /// The slot.
+        slot: String,
+        /// The position that this relay has confirmed.
+        confirmed: Lsn,
+        /// The position that the slot has.
+        found: Lsn,
+    },
     /// The server is another one, or went back in its history.
     #[error(
         "expected the server {expected} with log up to {confirmed}, found {found}; a slot of another server or an older copy would lose events: point DATABASE_URL to the right server, or restart the relay to accept this one"

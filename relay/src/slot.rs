@@ -4,7 +4,15 @@
 //! both say the same.
 
 use crate::outbox::COLUMNS;
+use crate::table::TableRule;
+use bytesize::ByteSize;
 use tokio_postgres::Client;
+
+mod state;
+mod tables;
+pub mod watch;
+
+pub use state::{MUCH, SlotState, Trouble};
 
 /// A precondition that does not hold.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -14,12 +22,21 @@ pub struct Problem {
     pub found: String,
     /// What to do.
     pub cure: String,
+    /// Whether a relay that has streamed already waits for it to be mended: nothing is lost by
+    /// the waiting. With a slot that is gone or another it would be.
+    pub passes: bool,
 }
 
 impl Problem {
     /// A problem with its cure.
     pub fn new(found: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self { found: found.into(), cure: cure.into() }
+        Self { found: found.into(), cure: cure.into(), passes: false }
+    }
+
+    /// The same, for what can be mended while a relay waits.
+    #[must_use]
+    pub(crate) fn may_pass(self) -> Self {
+        Self { passes: true, ..self }
     }
 
     fn query(error: &tokio_postgres::Error) -> Self {
@@ -103,11 +120,11 @@ impl Preconditions<'_> {
                 format!(
                     "run ALTER ROLE \"{role}\" REPLICATION; on RDS and Aurora GRANT rds_replication TO \"{role}\""
                 ),
-            )),
+            ).may_pass()),
             None => Err(Problem::new(
                 "expected the role in pg_roles, found none",
                 "check the user in DATABASE_URL",
-            )),
+            ).may_pass()),
         }
     }
 
@@ -122,7 +139,8 @@ impl Preconditions<'_> {
         Err(Problem::new(
             "expected the table relay.outbox, found none",
             "run `relay init` with a role that may create it",
-        ))
+        )
+        .may_pass())
     }
 
     /// The publication is there.
@@ -141,7 +159,8 @@ impl Preconditions<'_> {
         Err(Problem::new(
             format!("expected the publication {name}, found none"),
             "run `relay init`, or set RELAY_PUBLICATION to the publication that is there",
-        ))
+        )
+        .may_pass())
     }
 
     /// The publication publishes the outbox, under its own name, with its inserts.
@@ -170,7 +189,7 @@ impl Preconditions<'_> {
                 "expected the publication {name} to publish the inserts of relay.outbox under its own name, found that it does not: no event would come"
             ),
             cure,
-        ))
+        ).may_pass())
     }
 
     /// The publication sends the columns that an event is made of: from version 15 on a
@@ -198,7 +217,7 @@ impl Preconditions<'_> {
                 format!(
                     "run BEGIN; ALTER PUBLICATION \"{name}\" DROP TABLE relay.outbox; ALTER PUBLICATION \"{name}\" ADD TABLE relay.outbox; COMMIT; events that were written under the list cannot be read from a slot, their rows stand in relay.outbox"
                 ),
-            )),
+            ).may_pass()),
         }
     }
 
@@ -207,38 +226,50 @@ impl Preconditions<'_> {
     /// # Errors
     /// When it is not.
     pub async fn slot(&self) -> Finding {
-        const SQL: &str = "select case
-                when slot_type <> 'logical' or plugin <> 'pgoutput' then 'plugin:' || coalesce(plugin, slot_type)
-                when database <> current_database() then 'database:' || database
-                when wal_status = 'lost' then 'lost:'
-                when active_pid is not null then 'active:' || active_pid
-                else 'free:' end
-            from pg_replication_slots where slot_name = $1";
         let name = self.slot;
-        let found = self.text(SQL, name).await?;
-        match found.as_deref().and_then(|text| text.split_once(':')) {
-            Some(("free", _)) => Ok(format!("slot {name} is there and free")),
-            Some(("active", pid)) => Ok(format!("slot {name} is there, in use by process {pid}")),
-            Some(("lost", _)) => Err(Problem::new(
-                format!(
-                    "expected the slot {name} to hold its log, found it lost: the server removed log that was not read (max_slot_wal_keep_size)"
-                ),
-                format!(
-                    "run SELECT pg_drop_replication_slot('{name}') and `relay init`; rows that were not published still stand in relay.outbox"
-                ),
-            )),
-            Some(("database", other)) => Err(Problem::new(
-                format!("expected the slot {name} in this database, found it in {other}"),
-                "set RELAY_SLOT to a name of its own for each database, and run `relay init`",
-            )),
-            Some((_, other)) => Err(Problem::new(
-                format!("expected the slot {name} to use pgoutput, found {other}"),
-                "set RELAY_SLOT to another name, and run `relay init`",
-            )),
-            None => Err(Problem::new(
+        let state = SlotState::read(self.client, name).await.map_err(|e| Problem::query(&e))?;
+        let Some(state) = state else {
+            return Err(Problem::new(
                 format!("expected a replication slot {name}, found none"),
                 "run `relay init`, or set RELAY_SLOT to the slot that is there",
-            )),
+            ));
+        };
+        if state.plugin.as_deref() != Some("pgoutput") {
+            return Err(Problem::new(
+                format!(
+                    "expected the slot {name} to use pgoutput, found {}",
+                    state.plugin.as_deref().unwrap_or("a physical one")
+                ),
+                "set RELAY_SLOT to another name, and run `relay init`",
+            ));
+        }
+        let here = self.text("select current_database()::text where $1 = $1", name).await?;
+        if state.database != here {
+            return Err(Problem::new(
+                format!(
+                    "expected the slot {name} in this database, found it in {}",
+                    state.database.as_deref().unwrap_or("another")
+                ),
+                "set RELAY_SLOT to a name of its own for each database, and run `relay init`",
+            ));
+        }
+        match state.trouble() {
+            Some(trouble @ Trouble::Lost { .. }) => {
+                return Err(Problem::new(
+                    state.describe(&trouble, name),
+                    format!(
+                        "run `relay drop --yes` and `relay init` (or SELECT pg_drop_replication_slot('{name}'))"
+                    ),
+                ));
+            }
+            Some(Trouble::Unreserved | Trouble::Behind) | None => {}
+        }
+        let kept = ByteSize::b(state.retained.unwrap_or(0));
+        match &state.reader {
+            Some(reader) => {
+                Ok(format!("slot {name} is there, in use by {reader}, {kept} of log kept"))
+            }
+            None => Ok(format!("slot {name} is there and free, {kept} of log kept")),
         }
     }
 
@@ -246,7 +277,7 @@ impl Preconditions<'_> {
     ///
     /// # Errors
     /// The first problem.
-    pub async fn all(&self) -> Result<(), Problem> {
+    pub async fn all(&self, tables: &[TableRule]) -> Result<(), Problem> {
         self.version().await?;
         self.wal_level().await?;
         self.role().await?;
@@ -254,6 +285,9 @@ impl Preconditions<'_> {
         self.publication().await?;
         self.published().await?;
         self.columns().await?;
+        for rule in tables {
+            self.table(rule).await?;
+        }
         self.slot().await?;
         Ok(())
     }

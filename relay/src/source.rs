@@ -1,10 +1,11 @@
 //! The reading end of the pipeline: connected, connecting, or waiting to try again.
 
 use crate::catalog::{self, CatalogError};
-use crate::slot::{Preconditions, Problem};
+use crate::slot::{Preconditions, Problem, SlotState};
 use crate::table::{PrimaryKeys, TableRule};
 use crate::wire::{Identity, Session, WireError};
 use dsn::Dsn;
+use pgoutput::Lsn;
 use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
@@ -57,6 +58,8 @@ pub(crate) struct Connected {
     /// How often the server wants to hear from us, with room for a slow one.
     pub(crate) status_interval: Duration,
     pub(crate) primary_keys: PrimaryKeys,
+    /// What the slot had confirmed before this session.
+    pub(crate) confirmed: Lsn,
 }
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Box<Connected>, SourceError>> + Send>>;
@@ -113,15 +116,23 @@ async fn connect(slot: Slot) -> Result<Box<Connected>, SourceError> {
     let (client, driver) = slot.dsn.connect("relay").await.map_err(SourceError::Ask)?;
     let preconditions =
         Preconditions { client: &client, slot: &slot.name, publication: &slot.publication };
-    let held = preconditions.all().await;
+    let held = preconditions.all(&slot.tables).await;
     let interval = status_interval(&client).await;
     let primary_keys = catalog::primary_keys(&client, &slot.tables).await;
+    let state = SlotState::read(&client, &slot.name).await.map_err(CatalogError::from);
     drop(client);
     driver.abort();
     held?;
     let primary_keys = primary_keys?;
+    let confirmed = state?.and_then(|state| state.confirmed()).unwrap_or_default();
     let (session, identity) = Session::start(&slot.dsn, &slot.name, &slot.publication).await?;
-    Ok(Box::new(Connected { session, identity, status_interval: interval, primary_keys }))
+    Ok(Box::new(Connected {
+        session,
+        identity,
+        status_interval: interval,
+        primary_keys,
+        confirmed,
+    }))
 }
 
 /// A quarter of wal_sender_timeout, at most a second: the flush position is

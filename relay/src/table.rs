@@ -20,6 +20,15 @@ pub struct TableRule {
     pub key: Vec<String>,
 }
 
+impl TableRule {
+    /// Its name as SQL.
+    #[must_use]
+    pub fn quoted(&self) -> String {
+        let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+        format!("{}.{}", quote(&self.schema), quote(&self.name))
+    }
+}
+
 /// The columns of each table's primary key, by schema and name, as the catalogue has them now.
 pub type PrimaryKeys = HashMap<(String, String), Vec<String>>;
 

@@ -62,6 +62,10 @@ async fn postgres(config: &Config) -> anyhow::Result<bool> {
     if there {
         well &= report("tables", &wanted.published().await);
         well &= report("columns", &wanted.columns().await);
+        well &= report("rows", &wanted.row_filter().await);
+    }
+    for table in config.tables()? {
+        well &= report("table", &wanted.table(&table).await);
     }
     well &= report("slot", &wanted.slot().await);
     Ok(well)

@@ -5,7 +5,7 @@ use anyhow::{Context, bail};
 use dsn::Dsn;
 use relay::config::Config;
 use relay::migrate::{Side, migrate};
-use relay::slot::Preconditions;
+use relay::slot::{Preconditions, SlotState};
 use relay::table::TableRule;
 use tokio_postgres::Client;
 
@@ -40,7 +40,7 @@ pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result
     }
     apply(&mut client, Side::Source, &dsn).await?;
     publication(&client, &config.postgres.publication, &config.tables()?).await?;
-    slot(&client, &config.postgres.slot).await?;
+    slot(&client, &config.postgres.slot, config.postgres.failover).await?;
     Ok(true)
 }
 
@@ -61,8 +61,7 @@ async fn publication(client: &Client, name: &str, tables: &[TableRule]) -> anyho
     if wanted.publication().await.is_err() {
         // The outbox alone is only ever inserted into; of a table every change counts.
         let publish = if tables.is_empty() { "insert" } else { "insert, update, delete, truncate" };
-        let tables: String =
-            tables.iter().map(|table| format!(", {}", quoted_name(table))).collect();
+        let tables: String = tables.iter().map(|table| format!(", {}", table.quoted())).collect();
         let sql = format!(
             "create publication \"{quoted}\" for table relay.outbox{tables} with (publish = '{publish}', publish_via_partition_root = true)"
         );
@@ -77,37 +76,61 @@ async fn publication(client: &Client, name: &str, tables: &[TableRule]) -> anyho
             .query_opt("select from pg_publication_tables where pubname = $1 and schemaname = 'relay' and tablename like 'outbox%'", &[&name])
             .await?;
         if listed.is_none() {
-            let sql = format!("alter publication \"{quoted}\" add table relay.outbox");
-            client.batch_execute(&sql).await.with_context(|| {
-                format!("relay.outbox cannot be added to the publication {name}")
-            })?;
-            println!("made  relay.outbox a table of publication {name}");
+            add(client, name, "relay.outbox").await?;
+        }
+    }
+    for table in tables {
+        let listed = client
+            .query_opt("select from pg_publication_tables where pubname = $1 and schemaname = $2 and tablename = $3", &[&name, &table.schema, &table.name])
+            .await?;
+        if listed.is_none() && wanted.table(table).await.is_err() {
+            add(client, name, &table.quoted()).await?;
         }
     }
     println!("ok    {}", wanted.published().await?);
     println!("ok    {}", wanted.columns().await?);
+    for table in tables {
+        println!("ok    {}", wanted.table(table).await?);
+    }
     Ok(())
 }
 
-fn quoted_name(table: &TableRule) -> String {
-    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    format!("{}.{}", quote(&table.schema), quote(&table.name))
+async fn add(client: &Client, publication: &str, table: &str) -> anyhow::Result<()> {
+    let quoted = publication.replace('"', "\"\"");
+    let sql = format!("alter publication \"{quoted}\" add table {table}");
+    client.batch_execute(&sql).await.with_context(|| {
+        format!("{table} cannot be added to the publication {publication}; the role must own both")
+    })?;
+    println!("made  {table} a table of publication {publication}");
+    Ok(())
 }
 
-async fn slot(client: &Client, name: &str) -> anyhow::Result<()> {
+async fn slot(client: &Client, name: &str, failover: bool) -> anyhow::Result<()> {
     let wanted = Preconditions { client, slot: name, publication: "" };
-    let exists =
-        client.query_opt("select from pg_replication_slots where slot_name = $1", &[&name]).await?;
-    if exists.is_some() {
+    if let Some(state) = SlotState::read(client, name).await? {
         println!("ok    {}", wanted.slot().await?);
+        if failover && state.failover != Some(true) {
+            bail!(
+                "expected the slot {name} to be kept for a failover, found that it is not; from PostgreSQL 17 on run, while no relay reads from it: psql 'replication=database …' -c 'ALTER_REPLICATION_SLOT {name} (FAILOVER)'"
+            );
+        }
         return Ok(());
     }
-    let made = client
-        .query_one(
-            "select lsn::text from pg_create_logical_replication_slot($1, 'pgoutput')",
-            &[&name],
-        )
-        .await;
+    let knows_failover = client
+        .query_one("select current_setting('server_version_num')::int >= 170000", &[])
+        .await?;
+    if failover && !knows_failover.get::<_, bool>(0) {
+        bail!(
+            "expected PostgreSQL 17 or later for postgres.failover, found an earlier one; leave RELAY_FAILOVER out"
+        );
+    }
+    // Not temporary, without two-phase commits.
+    let sql = if failover {
+        "select lsn::text from pg_create_logical_replication_slot($1, 'pgoutput', false, false, true)"
+    } else {
+        "select lsn::text from pg_create_logical_replication_slot($1, 'pgoutput')"
+    };
+    let made = client.query_one(sql, &[&name]).await;
     match made {
         Ok(row) => println!("made  slot {name} at {}", row.get::<_, String>(0)),
         Err(error) => {

@@ -24,6 +24,10 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
     let confirmed_time = Arc::new(AtomicI64::new(0));
     let maintenance =
         tokio::spawn(maintain(dsn.clone(), config.outbox.clone(), Arc::clone(&confirmed_time)));
+    let heartbeat = config.postgres.heartbeat;
+    let heartbeat = heartbeat.map(|every| tokio::spawn(relay::heartbeat::run(dsn.clone(), every)));
+    let slot = config.postgres.slot.clone();
+    let watch = tokio::spawn(relay::slot::watch::run(dsn.clone(), slot, relay::slot::watch::EVERY));
     let setup = Setup {
         slot: config.postgres.slot.clone(),
         publication: config.postgres.publication.clone(),
@@ -41,6 +45,10 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
     };
     let report = pipeline::run(setup, stop_signal()?).await;
     maintenance.abort();
+    watch.abort();
+    if let Some(heartbeat) = heartbeat {
+        heartbeat.abort();
+    }
     let report = report?;
     tracing::info!(
         published = report.published, dead_letters = report.dead_letters, confirmed = %report.confirmed, "stopped"

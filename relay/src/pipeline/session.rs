@@ -33,6 +33,13 @@ impl<P: Publisher> Pipeline<P> {
                 found: format!("{} with log up to {}", found.system_id, found.log_end),
             });
         }
+        if self.identity.is_some() && connected.confirmed > confirmed {
+            return Err(PipelineError::SlotMoved {
+                slot: self.slot.name.clone(),
+                confirmed,
+                found: connected.confirmed,
+            });
+        }
         tracing::info!(
             slot = self.slot.name, publication = self.slot.publication, server = %self.slot.dsn,
             timeline = found.timeline, confirmed = %confirmed, "streaming"
@@ -50,7 +57,9 @@ impl<P: Publisher> Pipeline<P> {
         // A password that was right once is being changed: wait for the new one.
         let was_right = self.identity.is_some()
             && matches!(&error, SourceError::Ask(asked) if asked.is_login());
-        if !error.is_transient() && !was_right {
+        let passes =
+            self.identity.is_some() && matches!(&error, SourceError::Problem(p) if p.passes);
+        if !error.is_transient() && !was_right && !passes {
             return Err(PipelineError::Source(error));
         }
         let in_use = matches!(&error, SourceError::Wire(WireError::SlotInUse { .. }));
@@ -58,11 +67,14 @@ impl<P: Publisher> Pipeline<P> {
             if self.connect_attempts == 0 {
                 tracing::warn!(%error, "standing by: another relay reads from the slot; taking over when it is free");
             }
+        } else if passes {
+            tracing::error!(%error, "no session: events wait in Postgres until this is mended; trying again");
         } else {
             let cause = causes(&error);
             tracing::warn!(%error, cause, attempt = self.connect_attempts + 1, "no connection to Postgres; trying again");
         }
-        // A standby takes over within a second or so; a server that is down gets time.
+        // A standby asks every 200 to 400 ms, to take over within two seconds with all that a
+        // session needs; a server that is down gets time.
         let attempt = if in_use { 3 } else { self.connect_attempts.min(7) };
         self.source = Source::wait(backoff(attempt, 0.5 + fastrand::f64() / 2.0));
         self.connect_attempts += 1;

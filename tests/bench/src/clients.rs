@@ -117,15 +117,12 @@ async fn pgwire(options: Options) -> Result<()> {
     let mut client = ReplicationClient::connect(config).await?;
     let mut rows = 0;
     while let Some(event) = client.recv().await? {
-        match event {
-            ReplicationEvent::XLogData { wal_end, data, .. } => {
-                rows += u64::from(data.first() == Some(&b'I'));
-                client.update_applied_lsn(wal_end);
-                if rows == options.events {
-                    return Ok(());
-                }
+        if let ReplicationEvent::XLogData { wal_end, data, .. } = event {
+            rows += u64::from(data.first() == Some(&b'I'));
+            client.update_applied_lsn(wal_end);
+            if rows == options.events {
+                return Ok(());
             }
-            _ => {}
         }
     }
     bail!("expected {} rows, found the end of the stream after {rows}", options.events)

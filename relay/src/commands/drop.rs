@@ -1,0 +1,71 @@
+//! `relay drop`: the slot, and the publication, when a relay is given up.
+
+use super::source;
+use anyhow::bail;
+use bytesize::ByteSize;
+use relay::config::Config;
+use relay::slot::SlotState;
+use tokio_postgres::Client;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+  relay drop                      say what would be dropped, and what is lost with it\n  \
+  relay drop --yes                drop the slot\n  \
+  relay drop --yes --publication  the publication too; tables are never touched")]
+pub(crate) struct Arguments {
+    /// Drop it; without this, only say what would be.
+    #[arg(long)]
+    yes: bool,
+    /// The publication too.
+    #[arg(long)]
+    publication: bool,
+}
+
+pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result<bool> {
+    let dsn = source(config).await?;
+    let (client, _driver) = dsn.connect("relay drop").await?;
+    slot(&client, &config.postgres.slot, arguments.yes).await?;
+    if arguments.publication {
+        publication(&client, &config.postgres.publication, arguments.yes).await?;
+    }
+    if !arguments.yes {
+        println!("nothing was dropped; --yes drops it");
+    }
+    Ok(arguments.yes)
+}
+
+async fn slot(client: &Client, name: &str, yes: bool) -> anyhow::Result<()> {
+    let Some(state) = SlotState::read(client, name).await? else {
+        println!("ok    there is no slot {name}");
+        return Ok(());
+    };
+    if let Some(reader) = &state.reader {
+        bail!(
+            "expected the slot {name} to be free, found {reader} reading from it; stop that relay first"
+        );
+    }
+    let behind = ByteSize::b(state.behind.unwrap_or(0));
+    if !yes {
+        println!(
+            "would drop slot {name}: {behind} of log behind it are not confirmed, and events in them would never be published"
+        );
+        return Ok(());
+    }
+    client.execute("select pg_drop_replication_slot($1)", &[&name]).await?;
+    println!("gone  slot {name}, with {behind} of log that were not confirmed");
+    Ok(())
+}
+
+async fn publication(client: &Client, name: &str, yes: bool) -> anyhow::Result<()> {
+    let there = client.query_opt("select from pg_publication where pubname = $1", &[&name]).await?;
+    match (there, yes) {
+        (None, _) => println!("ok    there is no publication {name}"),
+        (Some(_), false) => println!("would drop publication {name}"),
+        (Some(_), true) => {
+            let quoted = name.replace('"', "\"\"");
+            client.batch_execute(&format!("drop publication \"{quoted}\"")).await?;
+            println!("gone  publication {name}");
+        }
+    }
+    Ok(())
+}

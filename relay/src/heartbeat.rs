@@ -1,0 +1,47 @@
+//! A sign of life in the log, for a database that seldom writes what is published.
+
+use dsn::{Dsn, Error};
+use std::time::Duration;
+use tokio_postgres::Client;
+
+/// The prefix of the heartbeat's messages; no one reads them.
+pub const PREFIX: &str = "relay.heartbeat";
+
+/// Why a beat was missed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeartbeatError {
+    /// There is no connection.
+    #[error("no connection to write the heartbeat with")]
+    Connect(#[from] Error),
+    /// The message was not written.
+    #[error("the heartbeat's message was not written")]
+    Write(#[from] tokio_postgres::Error),
+}
+
+/// Writes a message into the log every so often, for as long as it is polled.
+///
+/// A failure is logged; the next beat tries again, on a new connection.
+pub async fn run(dsn: Dsn, every: Duration) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut client = None;
+    loop {
+        ticks.tick().await;
+        if let Err(error) = beat(&dsn, &mut client).await {
+            client = None;
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(%error, cause, "the heartbeat failed; the next one tries again");
+        }
+    }
+}
+
+async fn beat(dsn: &Dsn, client: &mut Option<Client>) -> Result<(), HeartbeatError> {
+    let open = match client {
+        Some(open) => open,
+        None => client.insert(dsn.connect("relay heartbeat").await?.0),
+    };
+    // Not of a transaction: it is decoded at once, and needs no commit.
+    open.execute("select pg_logical_emit_message(false, $1, '')", &[&PREFIX]).await?;
+    Ok(())
+}

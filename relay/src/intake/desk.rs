@@ -1,0 +1,143 @@
+//! Where one change is sorted: into events to send, and those to set aside.
+
+use super::{Described, Taken};
+use crate::change::{Change, Reading, events};
+use crate::dead_letter::DeadLetter;
+use crate::ledger::TransactionId;
+use crate::outbox::{EMIT_PREFIX, OutboxError, OutboxEvent};
+use crate::publish::{LARGEST_MESSAGE, Outgoing};
+use crate::route::Routes;
+use crate::seal::seal;
+use crate::table::Capture;
+use crate::transaction::{Place, Step};
+use std::collections::HashMap;
+
+/// Where one change is sorted: into events to send, and those to set aside.
+pub(super) struct Desk<'a> {
+    pub(super) transaction: TransactionId,
+    pub(super) place: Place,
+    /// The size of the change as it came.
+    pub(super) bytes: usize,
+    pub(super) routes: &'a Routes,
+    pub(super) source: &'a str,
+    pub(super) tables: &'a HashMap<u32, Described>,
+    pub(super) reading: &'a Reading,
+}
+
+impl Desk<'_> {
+    /// Appends what a change is to `taken`.
+    pub(super) fn sort(&self, change: Step<'_>, taken: &mut Vec<Taken>) {
+        match change {
+            Step::Emitted { prefix, content, .. } => {
+                if prefix == EMIT_PREFIX {
+                    taken.push(self.outbox(OutboxEvent::emitted(content)));
+                }
+            }
+            Step::Inserted { relation, row, .. } => match self.tables.get(&relation.oid) {
+                Some(Described::Outbox(columns)) => taken.push(self.outbox(columns.read(&row))),
+                Some(Described::Captured(capture)) => {
+                    self.table(capture, Change::Inserted(row), taken);
+                }
+                None => {}
+            },
+            Step::Updated { relation, old, row, .. } => {
+                if let Some(Described::Captured(capture)) = self.tables.get(&relation.oid) {
+                    self.table(capture, Change::Updated(old, row), taken);
+                }
+            }
+            Step::Deleted { relation, old, .. } => {
+                if let Some(Described::Captured(capture)) = self.tables.get(&relation.oid) {
+                    self.table(capture, Change::Deleted(old), taken);
+                }
+            }
+            Step::Truncated { relations, cascade, restart_identity, .. } => {
+                for (part, oid) in relations.iter().enumerate() {
+                    if let Some(Described::Captured(capture)) = self.tables.get(oid) {
+                        let change = Change::Truncated { part, cascade, restart_identity };
+                        self.table(capture, change, taken);
+                    }
+                }
+            }
+            Step::Begin { .. } | Step::Commit { .. } | Step::Described { .. } | Step::Nothing => {}
+        }
+    }
+
+    fn outbox(&self, event: Result<OutboxEvent<'_>, OutboxError>) -> Taken {
+        match event {
+            Ok(event) => self.route(&event, None),
+            Err(error) => self.set_aside(None, String::new(), error.to_string()),
+        }
+    }
+
+    fn table(&self, capture: &Capture, change: Change<'_>, taken: &mut Vec<Taken>) {
+        // Judged before it is written as JSON, which is seldom shorter by half.
+        let rows = self.bytes <= 2 * LARGEST_MESSAGE;
+        match events(self.reading, capture, self.place, change, rows) {
+            Ok(events) if !rows => taken.extend(events.iter().map(|event| {
+                self.set_aside(
+                    Some(&event.as_outbox(capture)),
+                    String::new(),
+                    too_large(self.bytes),
+                )
+            })),
+            Ok(events) => taken.extend(events.iter().map(|event| {
+                let key = format!("{}/{}", capture.aggregate_type, event.aggregate_id);
+                self.route(&event.as_outbox(capture), Some(key))
+            })),
+            Err(error) => {
+                let reason = format!("a change of the table {}: {error}", capture.table);
+                taken.push(self.set_aside(None, String::new(), reason));
+            }
+        }
+    }
+
+    /// An event to its destination; `key` is its ordering key where that is not its aggregate.
+    fn route(&self, event: &OutboxEvent<'_>, key: Option<String>) -> Taken {
+        let bytes = event.data.len() + event.metadata.len();
+        if bytes > LARGEST_MESSAGE {
+            // Judged before it is copied: the row may be larger than all that may be in flight.
+            return self.set_aside(Some(event), String::new(), too_large(bytes));
+        }
+        let Some(destination) = self.routes.destination(&event.aggregate_type) else {
+            let reason = format!(
+                "expected a route for the aggregate type {:?}, found none; set publish.to or add a [[route]]",
+                event.aggregate_type
+            );
+            let body = seal(event, self.place.position, self.source).body;
+            return self.set_aside(Some(event), body, reason);
+        };
+        let mut sealed = seal(event, self.place.position, self.source);
+        if let Some(key) = key {
+            sealed.key = key;
+        }
+        Taken::Send(Outgoing {
+            transaction: self.transaction,
+            destination,
+            position: self.place.position,
+            attempts: 0,
+            alone: false,
+            event: sealed,
+        })
+    }
+
+    fn set_aside(&self, event: Option<&OutboxEvent<'_>>, body: String, reason: String) -> Taken {
+        let letter = DeadLetter {
+            event_id: event.map(|e| e.event_id),
+            destination: "(none)".to_owned(),
+            key: event.map(|e| e.aggregate_id.clone().into_owned()).unwrap_or_default(),
+            event_type: event.map(|e| e.event_type.clone().into_owned()).unwrap_or_default(),
+            reason,
+            error_code: None,
+            attempts: 0,
+            position: self.place.position,
+            body,
+        };
+        Taken::SetAside(self.transaction, Box::new(letter))
+    }
+}
+
+fn too_large(bytes: usize) -> String {
+    format!(
+        "expected an event of at most {LARGEST_MESSAGE} bytes, the most that any topic or queue takes, found {bytes}; its body is not kept here: the row is in its own table"
+    )
+}
