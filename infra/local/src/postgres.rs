@@ -1,6 +1,7 @@
 //! A real Postgres server in a folder of its own, gone when it is dropped.
 
 mod programs;
+mod standby;
 
 use crate::process::{Process, User, free_port, server_user};
 use anyhow::{Context, Result, bail};
@@ -61,16 +62,21 @@ impl Postgres {
             port: 0,
             settings: settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
         };
+        server.launch_on_a_free_port().await?;
+        Ok(server)
+    }
+
+    async fn launch_on_a_free_port(&mut self) -> Result<()> {
         // Another process can take the port between its choice and the start.
         for attempt in 0..5 {
-            server.port = free_port()?;
-            match server.launch().await {
+            self.port = free_port()?;
+            match self.launch().await {
                 Ok(()) => break,
                 Err(error) if attempt == 4 => return Err(error),
                 Err(_) => {}
             }
         }
-        Ok(server)
+        Ok(())
     }
 
     fn data(&self) -> PathBuf {
