@@ -6,7 +6,8 @@ use anyhow::{Result, ensure};
 use dsn::Dsn;
 use local::postgres::Postgres;
 use relay::wire::Session;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio_postgres::Client;
 
 /// A connection string of both servers, the standby first.
 fn either(world: &World, standby: &Postgres) -> String {
@@ -77,11 +78,9 @@ async fn a_running_relay_goes_on_at_the_new_primary_from_17_on() -> Result<()> {
     // All of it stands on the standby: the slot, and the log up to here.
     let end: String = client.query_one("select pg_current_wal_lsn()::text", &[]).await?.get(0);
     let there = standby.connect(&world.database).await?;
-    let slot = "select exists (select from pg_replication_slots
-        where slot_name = 'relay' and synced and not temporary and invalidation_reason is null)";
-    world.until(&there, slot).await?;
     let replayed = format!("select coalesce(pg_last_wal_replay_lsn() >= '{end}', false)");
     world.until(&there, &replayed).await?;
+    take_over_the_slot(&client, &there).await?;
 
     let began = Instant::now();
     world.postgres.crash().await?;
@@ -97,4 +96,21 @@ async fn a_running_relay_goes_on_at_the_new_primary_from_17_on() -> Result<()> {
     ensure!(relay.log().contains("timeline=\"2\""), "{}", relay.log());
     assert!(relay.terminate(LIMIT).await?.success());
     Ok(())
+}
+
+/// Has the standby take over the slot, which it can when the primary's has moved on a little.
+async fn take_over_the_slot(primary: &Client, standby: &Client) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        primary.batch_execute("select pg_log_standby_snapshot()").await?;
+        // It fails while the standby's log is behind the slot.
+        let done = standby.batch_execute("select pg_sync_replication_slots()").await;
+        let there = "select exists (select from pg_replication_slots
+            where slot_name = 'relay' and synced and not temporary)";
+        if standby.query_one(there, &[]).await?.get(0) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "the standby has no slot; asked last: {done:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

@@ -9,7 +9,8 @@ const NAME: &str = "standby";
 impl Postgres {
     /// A physical standby of this server, which is stopped for a moment to be copied.
     ///
-    /// From 17 on it takes over the failover slots too.
+    /// It takes over failover slots (from 17 on) when it is asked to, with
+    /// `pg_sync_replication_slots()`: the worker that does so by itself may wait 30 seconds.
     ///
     /// # Errors
     /// When either of the two does not start.
@@ -19,8 +20,6 @@ impl Postgres {
             .execute("select pg_create_physical_replication_slot($1::text::name, true)", &[&NAME])
             .await
             .context("make the standby's slot")?;
-        let sql = "select current_setting('server_version_num')::int / 10000";
-        let version: i32 = client.query_one(sql, &[]).await?.get(0);
         drop(client);
         self.stop().await?;
         let folder =
@@ -36,9 +35,6 @@ impl Postgres {
         set("primary_conninfo", &primary);
         set("primary_slot_name", NAME);
         set("hot_standby_feedback", "on");
-        if version >= 17 {
-            set("sync_replication_slots", "on");
-        }
         let mut standby = Self {
             process: None,
             folder,
