@@ -26,7 +26,7 @@ pub enum Taken {
     Send(Outgoing),
     /// An event that can never be sent.
     SetAside(TransactionId, Box<DeadLetter>),
-    /// Types that the next changes have and no one knows; until [`Intake::learn`] is told of
+    /// Types that the next changes have and no one knows; until [`Intake::types`] is told of
     /// them no further frame may be taken.
     Ask(Vec<u32>),
 }

@@ -19,7 +19,7 @@ impl Dsn {
             named.config.application_name(application_name);
         }
         // A connection that is not used ends with its client, so one that comes too late does too.
-        let opened = named.first(|one| async move { one.open().await }, Error::is_no_tls);
+        let opened = named.first(|one| Box::pin(one.open()), Error::is_no_tls);
         opened.await.map_err(Error::of_each)
     }
 

@@ -24,15 +24,15 @@ pub(super) struct Link {
 
 /// Opens a replication connection to the first server that answers and is what is wanted.
 pub(super) async fn open(dsn: &Dsn) -> Result<Link, WireError> {
-    let opened = dsn.first(|one| async move { open_one(&one).await }, WireError::is_no_tls);
+    let opened = dsn.first(|one| Box::pin(open_one(one)), WireError::is_no_tls);
     opened.await.map_err(WireError::of_each)
 }
 
-async fn open_one(dsn: &Dsn) -> Result<Link, WireError> {
-    let stream = Socket::open(dsn).await?;
+async fn open_one(dsn: Dsn) -> Result<Link, WireError> {
+    let stream = Socket::open(&dsn).await?;
     let (server, user) = (dsn.to_string(), dsn.user().to_owned());
     let mut link = Link { stream, input: BytesMut::new(), server, user };
-    login(&mut link, dsn).await?;
+    login(&mut link, &dsn).await?;
     if let Some(question) = dsn.question() {
         let answer = link.query(question).await?;
         dsn.answered(answer.first().map(String::as_str))?;
