@@ -8,6 +8,8 @@
 //! Text that does not have its type's form becomes a JSON string of that text:
 //! nothing is lost, and nothing that can be read as another value is written.
 
+mod binary;
+mod calendar;
 mod literal;
 mod scalar;
 
@@ -75,8 +77,8 @@ pub enum ValueError {
     /// The server left it out.
     #[error("expected a value, found one that was not sent")]
     NotSent,
-    /// It came in binary form, which the relay does not ask for.
-    #[error("expected a value in its text form, found its binary form")]
+    /// Its binary form is not one that is known here.
+    #[error("expected a value in its text form, or in a binary form that is known, found another")]
     Binary,
 }
 
@@ -98,7 +100,9 @@ pub fn write_json(
             write(out, text, &types.get(type_oid), numbers, DEEPEST);
         }
         Value::UnchangedToast => return Err(ValueError::NotSent),
-        Value::Binary(_) => return Err(ValueError::Binary),
+        Value::Binary(bytes) => {
+            return binary::write_binary(out, bytes, &types.get(type_oid), numbers, DEEPEST);
+        }
     }
     Ok(())
 }
@@ -211,7 +215,7 @@ mod tests {
         let (mut out, types) = (String::from("x"), Types::default());
         for (value, error) in [
             (Value::UnchangedToast, ValueError::NotSent),
-            (Value::Binary(b"x"), ValueError::Binary),
+            (Value::Binary(b"\xff"), ValueError::Binary),
             (Value::Text(b"\xff"), ValueError::Utf8),
         ] {
             let found = write_json(&mut out, value, 25, &types, Numbers::default());

@@ -10,10 +10,14 @@
 
 use std::time::{Duration, Instant};
 
-/// How long the rate is measured over.
-const WINDOW: Duration = Duration::from_millis(1);
+/// How long the rate is measured over to see a backlog begin.
+const TO_BEGIN: Duration = Duration::from_millis(1);
 
-/// So much in one window is a backlog: 16 MB a second, some 25,000 small transactions.
+/// And to see it end: a walsender stalls for a moment now and then, and to be woken for each
+/// message after each of them would cost what the pauses gain.
+const TO_END: Duration = Duration::from_millis(10);
+
+/// So many bytes a millisecond are a backlog: 16 MB a second, some 25,000 small transactions.
 const MUCH: usize = 16 * 1024;
 
 /// The time from one read to the next in a backlog. In it a walsender sends some
@@ -39,9 +43,10 @@ impl Pace {
         self.last_read = now;
         self.in_window += bytes;
         let elapsed = now.duration_since(self.window_began);
-        if elapsed >= WINDOW {
-            // A window that was longer than it should be tells nothing if little came in it.
-            self.backlog = self.in_window >= MUCH && elapsed < WINDOW * 4;
+        let window = if self.backlog { TO_END } else { TO_BEGIN };
+        if elapsed >= window {
+            let millis = usize::try_from(elapsed.as_millis()).unwrap_or(usize::MAX).max(1);
+            self.backlog = self.in_window / millis >= MUCH;
             self.window_began = now;
             self.in_window = 0;
         }
@@ -60,12 +65,12 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Reads so many bytes every so often, for ten milliseconds; how long the last pause was.
+    /// Reads so many bytes every so often, for fifty milliseconds; how long the last pause was.
     fn last_pause(bytes: usize, every: Duration) -> Duration {
         let began = Instant::now();
         let mut pace = Pace::new(began);
         let mut now = began;
-        while now < began + Duration::from_millis(10) {
+        while now < began + Duration::from_millis(50) {
             now += every;
             pace.read(now, bytes);
         }
@@ -86,10 +91,16 @@ mod tests {
     fn a_reader_that_was_busy_does_not_pause_and_the_end_of_a_backlog_is_noticed() {
         let began = Instant::now();
         let mut pace = Pace::new(began);
-        pace.read(began + WINDOW, MUCH);
-        assert_eq!(pace.pause(began + WINDOW), BETWEEN_READS);
-        assert_eq!(pace.pause(began + WINDOW + BETWEEN_READS), Duration::ZERO);
-        pace.read(began + WINDOW * 2, MUCH / 2);
-        assert_eq!(pace.pause(began + WINDOW * 2), Duration::ZERO);
+        let mut now = began + TO_BEGIN;
+        pace.read(now, MUCH);
+        assert_eq!(pace.pause(now), BETWEEN_READS);
+        assert_eq!(pace.pause(now + BETWEEN_READS), Duration::ZERO, "it was busy for as long");
+        // A moment's stall is not the end of it.
+        now += TO_END / 2;
+        pace.read(now, 1);
+        assert_eq!(pace.pause(now), BETWEEN_READS);
+        now += TO_END / 2;
+        pace.read(now, MUCH);
+        assert_eq!(pace.pause(now), Duration::ZERO, "little came for ten milliseconds");
     }
 }

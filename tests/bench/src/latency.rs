@@ -1,6 +1,6 @@
 //! From commit to the sink, at a steady pace.
 
-use crate::load::Source;
+use crate::load::{Source, connections};
 use anyhow::{Context, Result, ensure};
 use std::collections::HashMap;
 use std::process::{Command, Stdio};
@@ -23,7 +23,7 @@ pub(crate) async fn at(source: &Source, rate: u32, seconds: u32) -> Result<Laten
     source.make_slot("latency").await?;
     let folder = tempfile::tempdir()?;
     let seen = folder.path().join("seen");
-    let events = rate / 2 * 2 * seconds;
+    let events = rate / connections(rate) * connections(rate) * seconds;
     let mut relay = Command::new(std::env::current_exe()?)
         .args(["client", "relay", "--slot", "latency", "--url", &source.url()])
         .args(["--events", &events.to_string(), "--seen"])
