@@ -7,15 +7,18 @@ use crate::publish::Address;
 use crate::table::TableRule;
 use crate::value::Numeric;
 use bytesize::ByteSize;
+use envelope::Format;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+mod destination;
 mod error;
 mod keys;
 mod table;
 
+pub use destination::{Destination, Settings};
 pub use error::ConfigError;
 pub use keys::KEYS;
 pub use table::Table;
@@ -53,6 +56,8 @@ pub struct Config {
     pub outbox: Outbox,
     /// Which aggregate types go elsewhere than `publish.to`.
     pub route: Vec<Route>,
+    /// What holds for one destination and not for the others.
+    pub destination: Vec<Destination>,
     /// How values of tables are written.
     pub values: Values,
     /// The tables whose changes are events, beside the outbox.
@@ -113,6 +118,8 @@ pub struct Publish {
     pub to: Option<String>,
     /// The `source` of the events; the database's name where it is not set.
     pub source: Option<String>,
+    /// What messages look like.
+    pub format: Format,
     /// How many bytes of events may be on their way.
     pub bytes_in_flight: ByteSize,
     /// How many requests one destination may have in flight.
@@ -127,6 +134,7 @@ impl Default for Publish {
         Self {
             to: None,
             source: None,
+            format: Format::default(),
             bytes_in_flight: ByteSize::mib(32),
             requests_in_flight: 64,
             shutdown_grace: Duration::from_secs(20),
@@ -253,7 +261,7 @@ impl Config {
     /// The addresses that events go to, each once, and which aggregate types go to which.
     ///
     /// # Errors
-    /// When there is none, or one is not an address.
+    /// When there is none, one is not an address, or a section is of none of them.
     pub fn destinations(&self) -> Result<Destinations, ConfigError> {
         let mut addresses = Vec::new();
         let mut place = |key: String, text: &str| -> Result<usize, ConfigError> {
@@ -277,7 +285,8 @@ impl Config {
         if addresses.is_empty() {
             return Err(ConfigError::Missing { key: "publish.to", variable: "RELAY_TOPIC_ARN" });
         }
-        Ok(Destinations { addresses, default, by_type })
+        let settings = destination::settings(&self.publish, &self.destination, &addresses)?;
+        Ok(Destinations { addresses, settings, default, by_type })
     }
 }
 
@@ -286,6 +295,8 @@ impl Config {
 pub struct Destinations {
     /// The addresses; a place in this list names a destination.
     pub addresses: Vec<Address>,
+    /// What holds for each address, in the same order.
+    pub settings: Vec<Settings>,
     /// Where events go that no route sends elsewhere.
     pub default: Option<usize>,
     /// Where the events of an aggregate type go.

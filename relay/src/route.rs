@@ -43,6 +43,7 @@ mod tests {
     fn a_type_goes_its_own_way_and_the_rest_to_the_default() {
         let destinations = Destinations {
             addresses: Vec::new(),
+            settings: Vec::new(),
             default: None,
             by_type: [("order".to_owned(), 1)].into(),
         };

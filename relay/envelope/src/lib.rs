@@ -15,11 +15,13 @@
 
 mod attributes;
 mod event;
+mod format;
 mod position;
 mod write;
 
 pub use attributes::{Attribute, MAX_ATTRIBUTES, group_id};
 pub use event::{Event, EventError};
+pub use format::Format;
 pub use position::{InvalidPosition, Position};
 pub use write::{Envelope, write_text};
 

@@ -15,6 +15,7 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     ("postgres.heartbeat", "RELAY_HEARTBEAT", "how often a sign of life is written (never)"),
     ("publish.to", "RELAY_TOPIC_ARN", "ARN of a topic or queue, or URL of a queue"),
     ("publish.source", "RELAY_SOURCE", "source of the events (the database's name)"),
+    ("publish.format", "RELAY_FORMAT", "relay, cloudevents or payload (relay)"),
     ("publish.bytes_in_flight", "RELAY_BYTES_IN_FLIGHT", "bytes of events on their way (32 MiB)"),
     (
         "publish.requests_in_flight",
