@@ -14,6 +14,7 @@ mod idle;
 mod large;
 mod memory;
 mod ordering;
+mod outcomes;
 mod overload;
 mod partitions;
 mod preconditions;

@@ -17,6 +17,7 @@ mod catalog;
 pub mod change;
 pub mod config;
 pub mod dead_letter;
+pub mod health;
 pub mod heartbeat;
 pub mod iam;
 pub mod intake;

@@ -1,7 +1,9 @@
 //! `[[destination]]`: what holds for one destination and not for the others.
 
 use super::{ConfigError, Publish};
+use crate::pipeline::OnPoison;
 use crate::publish::Address;
+use crate::publish::schedule::Ordering;
 use envelope::Format;
 use serde::Deserialize;
 
@@ -16,6 +18,12 @@ pub struct Destination {
     /// What its messages look like.
     #[serde(default)]
     pub format: Option<Format>,
+    /// Which of its events wait for each other.
+    #[serde(default)]
+    pub ordering: Option<Ordering>,
+    /// What is done with an event that it refuses for good.
+    #[serde(default)]
+    pub on_poison: Option<OnPoison>,
 }
 
 /// What holds for one destination, with the defaults put in.
@@ -23,12 +31,22 @@ pub struct Destination {
 pub struct Settings {
     /// What its messages look like.
     pub format: Format,
+    /// Which of its events wait for each other.
+    pub ordering: Ordering,
+    /// What is done with an event that it refuses for good.
+    pub on_poison: OnPoison,
 }
 
 impl Settings {
     /// Those of `[publish]`, and over them what the destination's own section says.
     fn of(publish: &Publish, own: Option<&Destination>) -> Self {
-        Self { format: own.and_then(|own| own.format).unwrap_or(publish.format) }
+        let (format, ordering, on_poison) =
+            own.map_or((None, None, None), |own| (own.format, own.ordering, own.on_poison));
+        Self {
+            format: format.unwrap_or(publish.format),
+            ordering: ordering.unwrap_or(publish.ordering),
+            on_poison: on_poison.unwrap_or(publish.on_poison),
+        }
     }
 }
 

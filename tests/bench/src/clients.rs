@@ -78,9 +78,9 @@ async fn relay<P: Publisher>(
         tables: Vec::new(),
         numbers: relay::value::Numbers::default(),
         routes: Routes::all_to(DestinationId(0)),
-        publishers: vec![publisher],
+        destinations: vec![publisher.into()],
         bytes_in_flight: 32 << 20,
-        requests_in_flight: 64,
+        requests_in_flight: 1..=512,
         shutdown_grace: Duration::from_secs(10),
         confirmed_time: Arc::default(),
     };
