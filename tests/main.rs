@@ -6,7 +6,9 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod breaker;
 mod crash;
+mod dead_letters;
 mod delivery;
 mod faults;
 mod harness;

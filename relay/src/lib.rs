@@ -26,6 +26,7 @@ pub mod migrate;
 pub mod outbox;
 pub mod pipeline;
 pub mod publish;
+pub mod redrive;
 pub mod route;
 pub mod seal;
 pub mod slot;

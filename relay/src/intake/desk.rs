@@ -5,7 +5,8 @@ use crate::change::{Change, Reading, events};
 use crate::dead_letter::DeadLetter;
 use crate::ledger::TransactionId;
 use crate::outbox::{EMIT_PREFIX, OutboxError, OutboxEvent};
-use crate::publish::{LARGEST_MESSAGE, Outgoing};
+use crate::publish::{LARGEST_MESSAGE, Outgoing, Sealed};
+use crate::redrive::{REDRIVE_PREFIX, Redriven};
 use crate::route::Routes;
 use crate::seal::seal;
 use crate::table::Capture;
@@ -31,6 +32,8 @@ impl Desk<'_> {
             Step::Emitted { prefix, content, .. } => {
                 if prefix == EMIT_PREFIX {
                     taken.push(self.outbox(OutboxEvent::emitted(content)));
+                } else if prefix == REDRIVE_PREFIX {
+                    taken.push(self.redriven(content));
                 }
             }
             Step::Inserted { relation, row, .. } => match self.tables.get(&relation.oid) {
@@ -103,8 +106,8 @@ impl Desk<'_> {
                 "expected a route for the aggregate type {:?}, found none; set publish.to or add a [[route]]",
                 event.aggregate_type
             );
-            let body = seal(event, self.place.position, self.source).body;
-            return self.set_aside(Some(event), body, reason);
+            let sealed = seal(event, self.place.position, self.source);
+            return self.without_route(sealed, key, reason);
         };
         let mut sealed = seal(event, self.place.position, self.source);
         if let Some(key) = key {
@@ -120,6 +123,46 @@ impl Desk<'_> {
         })
     }
 
+    /// An event that nothing says the way of; sealed, so that it can be redriven when there is one.
+    fn without_route(&self, sealed: Sealed, key: Option<String>, reason: String) -> Taken {
+        let letter = DeadLetter {
+            event_id: Some(sealed.event_id),
+            destination: "(none)".to_owned(),
+            key: key.unwrap_or(sealed.key),
+            event_type: sealed.event_type,
+            reason,
+            error_code: None,
+            attempts: 0,
+            position: self.place.position,
+            body: sealed.body,
+            attributes: sealed.attributes,
+        };
+        Taken::SetAside(self.transaction, Box::new(letter))
+    }
+
+    /// A dead letter that is to be sent again, to the destination that it was meant for.
+    fn redriven(&self, content: &[u8]) -> Taken {
+        let letter = match Redriven::read(content) {
+            Ok(letter) => letter,
+            Err(reason) => {
+                let body = String::from_utf8_lossy(content).into_owned();
+                return self.set_aside(None, body, reason.to_string());
+            }
+        };
+        let Some(destination) = self.routes.redriven(&letter.destination, letter.aggregate_type())
+        else {
+            return Taken::SetAside(self.transaction, Box::new(letter.without_way(self.place)));
+        };
+        Taken::Send(Outgoing {
+            transaction: self.transaction,
+            destination,
+            position: self.place.position,
+            attempts: 0,
+            alone: false,
+            event: letter.seal(),
+        })
+    }
+
     fn set_aside(&self, event: Option<&OutboxEvent<'_>>, body: String, reason: String) -> Taken {
         let letter = DeadLetter {
             event_id: event.map(|e| e.event_id),
@@ -131,6 +174,7 @@ impl Desk<'_> {
             attempts: 0,
             position: self.place.position,
             body,
+            attributes: Vec::new(),
         };
         Taken::SetAside(self.transaction, Box::new(letter))
     }
