@@ -9,6 +9,7 @@
 mod crash;
 mod delivery;
 mod faults;
+mod formats;
 mod harness;
 mod idle;
 mod large;

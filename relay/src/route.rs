@@ -1,7 +1,8 @@
-//! Which event goes where.
+//! Which event goes where, and in which format.
 
-use crate::config::Destinations;
+use crate::config::{Destinations, Settings};
 use crate::publish::DestinationId;
+use envelope::Format;
 use std::collections::HashMap;
 
 /// The routes of the configuration.
@@ -9,6 +10,8 @@ use std::collections::HashMap;
 pub struct Routes {
     by_type: HashMap<String, DestinationId>,
     default: Option<DestinationId>,
+    /// By the place of a destination.
+    settings: Vec<Settings>,
 }
 
 impl Routes {
@@ -19,19 +22,26 @@ impl Routes {
         Self {
             by_type: by_type.map(|(name, at)| (name.clone(), DestinationId(*at))).collect(),
             default: destinations.default.map(DestinationId),
+            settings: destinations.settings.clone(),
         }
     }
 
-    /// Everything to one destination.
+    /// Everything to one destination, in the default format.
     #[must_use]
     pub fn all_to(destination: DestinationId) -> Self {
-        Self { by_type: HashMap::new(), default: Some(destination) }
+        Self { default: Some(destination), ..Self::default() }
     }
 
     /// Where the events of this aggregate type go; `None` when nothing says.
     #[must_use]
     pub fn destination(&self, aggregate_type: &str) -> Option<DestinationId> {
         self.by_type.get(aggregate_type).copied().or(self.default)
+    }
+
+    /// The format of a destination.
+    #[must_use]
+    pub fn format(&self, destination: DestinationId) -> Format {
+        self.settings.get(destination.0).map(|settings| settings.format).unwrap_or_default()
     }
 }
 

@@ -5,11 +5,13 @@ use crate::change::{Change, Reading, events};
 use crate::dead_letter::DeadLetter;
 use crate::ledger::TransactionId;
 use crate::outbox::{EMIT_PREFIX, OutboxError, OutboxEvent};
-use crate::publish::{LARGEST_MESSAGE, Outgoing};
+use crate::publish::{LARGEST_MESSAGE, Outgoing, Sealed};
 use crate::route::Routes;
 use crate::seal::seal;
 use crate::table::Capture;
 use crate::transaction::{Place, Step};
+use envelope::Format;
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// Where one change is sorted: into events to send, and those to set aside.
@@ -103,21 +105,22 @@ impl Desk<'_> {
                 "expected a route for the aggregate type {:?}, found none; set publish.to or add a [[route]]",
                 event.aggregate_type
             );
-            let body = seal(event, self.place.position, self.source).body;
+            let body = self.seal(event, key, Format::default()).body;
             return self.set_aside(Some(event), body, reason);
         };
-        let mut sealed = seal(event, self.place.position, self.source);
-        if let Some(key) = key {
-            sealed.key = key;
-        }
         Taken::Send(Outgoing {
             transaction: self.transaction,
             destination,
             position: self.place.position,
             attempts: 0,
             alone: false,
-            event: sealed,
+            event: self.seal(event, key, self.routes.format(destination)),
         })
+    }
+
+    fn seal(&self, event: &OutboxEvent<'_>, key: Option<String>, format: Format) -> Sealed {
+        let key = key.map_or(Cow::Borrowed(&*event.aggregate_id), Cow::Owned);
+        seal(event, key, self.place.position, self.source, format)
     }
 
     fn set_aside(&self, event: Option<&OutboxEvent<'_>>, body: String, reason: String) -> Taken {
