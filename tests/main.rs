@@ -11,6 +11,7 @@ mod crash;
 mod dead_letters;
 mod delivery;
 mod faults;
+mod formats;
 mod harness;
 mod idle;
 mod large;

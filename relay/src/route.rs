@@ -1,7 +1,8 @@
-//! Which event goes where.
+//! Which event goes where, and in which format.
 
-use crate::config::Destinations;
+use crate::config::{Destinations, Settings};
 use crate::publish::DestinationId;
+use envelope::Format;
 use std::collections::HashMap;
 
 /// The routes of the configuration.
@@ -11,6 +12,8 @@ pub struct Routes {
     default: Option<DestinationId>,
     /// By their addresses.
     by_address: HashMap<String, DestinationId>,
+    /// By the place of a destination.
+    settings: Vec<Settings>,
 }
 
 impl Routes {
@@ -25,10 +28,11 @@ impl Routes {
                 .zip(&destinations.addresses)
                 .map(|(at, address)| (address.to_string(), DestinationId(at)))
                 .collect(),
+            settings: destinations.settings.clone(),
         }
     }
 
-    /// Everything to one destination.
+    /// Everything to one destination, in the default format.
     #[must_use]
     pub fn all_to(destination: DestinationId) -> Self {
         Self { default: Some(destination), ..Self::default() }
@@ -46,6 +50,12 @@ impl Routes {
     pub fn redriven(&self, address: &str, aggregate_type: Option<&str>) -> Option<DestinationId> {
         let same = self.by_address.get(address).copied();
         same.or_else(|| self.destination(aggregate_type?))
+    }
+
+    /// The format of a destination.
+    #[must_use]
+    pub fn format(&self, destination: DestinationId) -> Format {
+        self.settings.get(destination.0).map(|settings| settings.format).unwrap_or_default()
     }
 }
 

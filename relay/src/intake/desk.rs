@@ -11,6 +11,8 @@ use crate::route::Routes;
 use crate::seal::seal;
 use crate::table::Capture;
 use crate::transaction::{Place, Step};
+use envelope::Format;
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// Where one change is sorted: into events to send, and those to set aside.
@@ -106,29 +108,25 @@ impl Desk<'_> {
                 "expected a route for the aggregate type {:?}, found none; set publish.to or add a [[route]]",
                 event.aggregate_type
             );
-            let sealed = seal(event, self.place.position, self.source);
-            return self.without_route(sealed, key, reason);
+            let sealed = self.seal(event, key, Format::default());
+            return self.without_route(sealed, reason);
         };
-        let mut sealed = seal(event, self.place.position, self.source);
-        if let Some(key) = key {
-            sealed.key = key;
-        }
         Taken::Send(Outgoing {
             transaction: self.transaction,
             destination,
             position: self.place.position,
             attempts: 0,
             alone: false,
-            event: sealed,
+            event: self.seal(event, key, self.routes.format(destination)),
         })
     }
 
     /// An event that nothing says the way of; sealed, so that it can be redriven when there is one.
-    fn without_route(&self, sealed: Sealed, key: Option<String>, reason: String) -> Taken {
+    fn without_route(&self, sealed: Sealed, reason: String) -> Taken {
         let letter = DeadLetter {
             event_id: Some(sealed.event_id),
             destination: "(none)".to_owned(),
-            key: key.unwrap_or(sealed.key),
+            key: sealed.key,
             event_type: sealed.event_type,
             reason,
             error_code: None,
@@ -161,6 +159,11 @@ impl Desk<'_> {
             alone: false,
             event: letter.seal(),
         })
+    }
+
+    fn seal(&self, event: &OutboxEvent<'_>, key: Option<String>, format: Format) -> Sealed {
+        let key = key.map_or(Cow::Borrowed(&*event.aggregate_id), Cow::Owned);
+        seal(event, key, self.place.position, self.source, format)
     }
 
     fn set_aside(&self, event: Option<&OutboxEvent<'_>>, body: String, reason: String) -> Taken {
