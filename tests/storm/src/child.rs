@@ -1,7 +1,7 @@
 //! The relay as a child process: started, looked at, killed, started again.
 
 use anyhow::{Context, Result};
-use local::process::{Process, tail};
+use local::process::Process;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -46,7 +46,7 @@ impl Child {
             self.peak = self.peak.max(peak(process.id()).unwrap_or(0));
             return Ok(());
         }
-        self.ended_by_itself.push(tail(&process.log()));
+        self.ended_by_itself.push(end_of(&process.log()));
         self.start()
     }
 
@@ -69,8 +69,18 @@ impl Child {
     /// The end of the newest log.
     pub(crate) fn newest_log(&self) -> String {
         let log = self.folder.join(format!("relay-{}.log", self.runs));
-        tail(&std::fs::read_to_string(log).unwrap_or_default())
+        end_of(&std::fs::read_to_string(log).unwrap_or_default())
     }
+}
+
+/// The last lines of a log, each as far as a terminal shows it; the whole log is kept.
+fn end_of(log: &str) -> String {
+    const LINES: usize = 6;
+    const CHARACTERS: usize = 240;
+    let lines: Vec<&str> = log.lines().collect();
+    let last = lines.iter().skip(lines.len().saturating_sub(LINES));
+    let shown = last.map(|line| line.chars().take(CHARACTERS).collect::<String>());
+    shown.map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
 /// The most memory that a process ever had resident, in KiB.

@@ -187,6 +187,7 @@ fn out_of_order(evidence: &Evidence, committed: &HashMap<Uuid, &Committed>) -> V
 /// position, so each of its events must have been safe by then.
 fn confirmed_early(evidence: &Evidence, first: &HashMap<Uuid, (usize, &Accepted)>) -> Vec<String> {
     let mut wrong = Vec::new();
+    let mut named = HashSet::new();
     for note in &evidence.notes {
         for event in &evidence.committed {
             if event.commit_lsn >= note.confirmed {
@@ -194,7 +195,7 @@ fn confirmed_early(evidence: &Evidence, first: &HashMap<Uuid, (usize, &Accepted)
             }
             let accepted = first.get(&event.id).is_some_and(|(at, _)| *at < note.accepted);
             let letter = evidence.letters.get(&event.id).is_some_and(|at| *at <= note.letter);
-            if !accepted && !letter {
+            if !accepted && !letter && named.insert(event.id) {
                 wrong.push(format!(
                     "{event}: {}, the slot had confirmed {}, and the event was neither accepted nor a dead letter",
                     note.when,

@@ -284,14 +284,17 @@ impl Run {
         Ok(())
     }
 
-    /// Waits until every committed event is accepted or a dead letter, or nothing moves any
-    /// more; then ends the relay and judges.
+    /// Waits until every committed event is accepted or a dead letter, or never will be; then
+    /// ends the relay and judges.
     async fn settle(mut self) -> Result<Outcome> {
         let committed = self.source.committed().await?;
+        let newest = committed.last().map_or(0, |event| event.commit_lsn);
         let mut waiting: HashSet<Uuid> = committed.iter().map(|event| event.id).collect();
         let (mut read, mut moved) = (0, Instant::now());
         while !waiting.is_empty() && moved.elapsed() < PATIENCE {
             self.watch_for(LOOK).await?;
+            // Confirmed past the last of them: what is not there now will not come.
+            let (confirmed, _) = self.source.slot().await?;
             let before = waiting.len();
             let accepted = self.broker.state().accepted.get(read..).map(<[_]>::to_vec);
             for message in accepted.into_iter().flatten() {
@@ -301,11 +304,14 @@ impl Run {
             for id in self.source.letters().await?.into_keys() {
                 waiting.remove(&id);
             }
+            if confirmed > newest {
+                break;
+            }
             if waiting.len() < before {
                 moved = Instant::now();
             }
         }
-        if waiting.is_empty() {
+        if waiting.is_empty() || moved.elapsed() < PATIENCE {
             let ended = self.child.terminate().await?;
             if !ended.success() {
                 self.wrong.push(format!(

@@ -106,6 +106,9 @@ impl Source {
     /// Every event that was committed, with the LSN of its commit record as the server's own
     /// decoding of a second slot gives it, in the order of commits.
     pub(crate) async fn committed(&mut self) -> Result<Vec<Committed>> {
+        // A commit that is waited for: what others did not wait for is in the log before it.
+        let flush = "select pg_logical_emit_message(true, 'judge', 'the end')::text";
+        self.client().await?.query_one(flush, &[]).await?;
         // Begin: 'B', the commit record's LSN, its time, the transaction's 32-bit id
         // (Logical Replication Message Formats in Postgres's manual).
         let sql = "select ('x' || encode(substr(data, 2, 8), 'hex'))::bit(64)::bigint,
