@@ -16,6 +16,7 @@ mod harness;
 mod idle;
 mod large;
 mod memory;
+mod observe;
 mod ordering;
 mod outcomes;
 mod overload;

@@ -11,10 +11,13 @@ fn blocks(language: &str) -> Vec<&'static str> {
 }
 
 /// The manual.
-const PAGES: [(&str, &str); 7] = [
+const PAGES: [(&str, &str); 10] = [
     ("connection", include_str!("../relay/docs/connection.md")),
+    ("dead-letters", include_str!("../relay/docs/dead-letters.md")),
     ("formats", include_str!("../relay/docs/formats.md")),
     ("idle", include_str!("../relay/docs/idle.md")),
+    ("observing", include_str!("../relay/docs/observing.md")),
+    ("ordering", include_str!("../relay/docs/ordering.md")),
     ("performance", include_str!("../relay/docs/performance.md")),
     ("slots", include_str!("../relay/docs/slots.md")),
     ("tables", include_str!("../relay/docs/tables.md")),
@@ -63,6 +66,9 @@ fn the_configuration_of_the_readme_is_one_and_names_every_key() {
     let defaults = Config::default();
     assert_eq!(config.publish.bytes_in_flight, defaults.publish.bytes_in_flight);
     assert_eq!(config.publish.requests_in_flight, defaults.publish.requests_in_flight);
+    assert_eq!(config.publish.requests_in_flight_at_least, 1);
+    assert_eq!(config.publish.ordering, defaults.publish.ordering);
+    assert_eq!(config.publish.on_poison, defaults.publish.on_poison);
     assert_eq!(config.publish.shutdown_grace, defaults.publish.shutdown_grace);
     assert_eq!(config.outbox, defaults.outbox);
 }

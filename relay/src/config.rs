@@ -13,6 +13,7 @@ use envelope::Format;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 mod destination;
@@ -56,6 +57,8 @@ pub struct Config {
     pub publish: Publish,
     /// How the outbox table is kept.
     pub outbox: Outbox,
+    /// What can be seen from outside.
+    pub observe: Observe,
     /// Which aggregate types go elsewhere than `publish.to`.
     pub route: Vec<Route>,
     /// What holds for one destination and not for the others.
@@ -169,6 +172,14 @@ impl Default for Outbox {
     fn default() -> Self {
         Self { partitions_ahead: 7, keep: Duration::from_secs(7 * 24 * 3600) }
     }
+}
+
+/// `[observe]`
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Observe {
+    /// Where metrics and health are served over HTTP; nowhere where it is not set.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[values]`

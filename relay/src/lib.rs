@@ -23,6 +23,7 @@ pub mod iam;
 pub mod intake;
 pub mod ledger;
 pub mod migrate;
+pub mod observe;
 pub mod outbox;
 pub mod pipeline;
 pub mod publish;

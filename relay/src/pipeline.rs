@@ -7,6 +7,8 @@ use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::health::Health;
 use crate::intake::{Intake, IntakeError, Taken};
 use crate::ledger::TransactionId;
+use crate::observe::Pulse;
+use crate::observe::metric::Meters;
 use crate::publish::concurrency::Ticket;
 use crate::publish::schedule::{InFlight, Lane, Ordering, Schedule, Work};
 use crate::publish::{DestinationId, Outcome, Outgoing, Publisher};
@@ -90,6 +92,10 @@ pub struct Setup<P> {
     /// Set to the commit time of the newest confirmed transaction, in
     /// microseconds since 2000-01-01; 0 before the first.
     pub confirmed_time: Arc<AtomicI64>,
+    /// Its signs of life.
+    pub pulse: Arc<Pulse>,
+    /// Where it counts.
+    pub meters: Meters,
 }
 
 /// Why a pipeline ended before it was told to.
@@ -179,6 +185,8 @@ struct Pipeline<P> {
     connect_attempts: u32,
     report: Report,
     confirmed_time: Arc<AtomicI64>,
+    meters: Meters,
+    pulse: Arc<Pulse>,
 }
 
 /// Runs until `until` is ready, then finishes what is on its way and confirms it.
@@ -254,6 +262,8 @@ impl<P: Publisher> Pipeline<P> {
             schedule: Schedule::new(lanes, setup.bytes_in_flight),
             health: Health::new(slot.dsn.clone(), slot.name.clone(), setup.destinations.len()),
             holder: None,
+            meters: setup.meters,
+            pulse: setup.pulse,
             destinations: setup.destinations,
             under_way: FuturesUnordered::new(),
             dead_letters: DeadLetters::new(slot.dsn.clone()),

@@ -2,15 +2,20 @@
 
 use super::{destinations, source};
 use anyhow::Context;
+use prometheus_client::registry::Registry;
 use relay::config::{Config, Outbox};
+use relay::observe::Pulse;
+use relay::observe::http::Server;
+use relay::observe::metric::Meters;
 use relay::pipeline::{self, Setup, To};
-use relay::publish::Destination;
+use relay::publish::{Destination, Publisher as _};
 use relay::route::Routes;
 use relay::value::Numbers;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 /// How often the outbox's partitions are looked after.
 const MAINTENANCE: Duration = Duration::from_secs(3600);
@@ -28,7 +33,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
         ordering: settings.ordering,
         on_poison: settings.on_poison,
     });
-    let to = to.collect();
+    let to: Vec<_> = to.collect();
     let confirmed_time = Arc::new(AtomicI64::new(0));
     let maintenance =
         tokio::spawn(maintain(dsn.clone(), config.outbox.clone(), Arc::clone(&confirmed_time)));
@@ -36,6 +41,9 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
     let heartbeat = heartbeat.map(|every| tokio::spawn(relay::heartbeat::run(dsn.clone(), every)));
     let slot = config.postgres.slot.clone();
     let watch = tokio::spawn(relay::slot::watch::run(dsn.clone(), slot, relay::slot::watch::EVERY));
+    let pulse = Arc::<Pulse>::default();
+    let (meters, registry) = Meters::new(to.iter().map(|to| to.publisher.name()));
+    let observer = observe(config, registry, &pulse).await?;
     let setup = Setup {
         slot: config.postgres.slot.clone(),
         publication: config.postgres.publication.clone(),
@@ -51,9 +59,14 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
             ..=config.publish.requests_in_flight,
         shutdown_grace: config.publish.shutdown_grace,
         confirmed_time,
+        pulse,
+        meters,
     };
     let report = pipeline::run(setup, stop_signal()?).await;
     maintenance.abort();
+    if let Some(observer) = observer {
+        observer.abort();
+    }
     watch.abort();
     if let Some(heartbeat) = heartbeat {
         heartbeat.abort();
@@ -69,6 +82,18 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
         );
     }
     Ok(report.unfinished == 0)
+}
+
+/// Serves metrics and health where the configuration says so.
+async fn observe(
+    config: &Config,
+    registry: Registry,
+    pulse: &Arc<Pulse>,
+) -> anyhow::Result<Option<JoinHandle<()>>> {
+    let Some(address) = config.observe.listen else { return Ok(None) };
+    let server = Server::bind(address).await?;
+    tracing::info!("metrics and health at http://{}/metrics, /live, /ready", server.address()?);
+    Ok(Some(tokio::spawn(server.serve(registry, Arc::clone(pulse)))))
 }
 
 /// SIGTERM or Ctrl-C.

@@ -48,6 +48,11 @@ pub const KEYS: &[(&str, &str, &str)] = &[
         "days with a partition made ahead (7)",
     ),
     ("outbox.keep", "RELAY_OUTBOX_KEEP", "how long published partitions are kept (7days)"),
+    (
+        "observe.listen",
+        "RELAY_LISTEN",
+        "address for metrics and health over HTTP, such as 127.0.0.1:9464 (none)",
+    ),
     ("route", "RELAY_ROUTES", "in the variable: TYPE=ADDRESS, separated by commas"),
     ("values.numeric", "RELAY_NUMERIC", "numeric as a JSON string or number (string)"),
     (

@@ -102,6 +102,7 @@ impl<P: Publisher> Pipeline<P> {
         if let Some(time) = ledger.flushed_commit_time() {
             self.confirmed_time.store(time, Ordering::Relaxed);
         }
+        self.measure();
         let Source::Streaming(session) = &mut self.source else {
             return;
         };

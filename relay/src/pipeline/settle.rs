@@ -18,12 +18,14 @@ impl<P: Publisher> Pipeline<P> {
             Done::SetAside(entry) => {
                 self.dead_letters_in_flight -= 1;
                 self.report.dead_letters += 1;
+                self.meters.dead_letter();
                 self.intake.ledger().settle(entry.entry.transaction);
                 self.schedule.done(entry);
             }
             Done::Recorded(transaction) => {
                 self.dead_letters_in_flight -= 1;
                 self.report.dead_letters += 1;
+                self.meters.dead_letter();
                 self.intake.ledger().settle(transaction);
             }
             Done::Answer(types) => {
@@ -111,6 +113,8 @@ impl<P: Publisher> Pipeline<P> {
         now: Instant,
     ) {
         let verdict = verdict(outcomes);
+        let accepted = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Accepted));
+        self.meters.answered(destination.0, verdict, accepted.count());
         let turn = self.schedule.answered(destination, ticket, verdict, now, fastrand::f64());
         let name = self.name(destination);
         let failed = match outcomes.first() {

@@ -1,7 +1,9 @@
 //! How the destinations stand: said when one holds back the rest, and written down.
 
 use super::{Done, Pipeline};
+use crate::observe::metric::Sample;
 use crate::publish::Publisher;
+use crate::source::Source;
 use std::time::Instant;
 
 impl<P: Publisher> Pipeline<P> {
@@ -47,5 +49,21 @@ impl<P: Publisher> Pipeline<P> {
         if let Some(note) = self.health.note(&names, Instant::now()) {
             self.under_way.push(Box::pin(async move { Done::Noted(note.write().await) }));
         }
+    }
+
+    /// Gives a sign of life and sets the gauges.
+    pub(super) fn measure(&mut self) {
+        let streaming = matches!(self.source, Source::Streaming(_));
+        self.pulse.beat(streaming, self.holder.is_some());
+        let ledger = self.intake.ledger();
+        let sample = Sample {
+            streaming,
+            open_transactions: ledger.open_transactions(),
+            unconfirmed: ledger.received_lsn().bytes_since(ledger.flush_lsn()),
+            confirmed_time: ledger.flushed_commit_time(),
+            held: self.schedule.weight(),
+            budget: self.schedule.budget(),
+        };
+        self.meters.set(sample, self.schedule.states());
     }
 }

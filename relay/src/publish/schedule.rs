@@ -187,6 +187,12 @@ impl Schedule {
         self.entries == 0
     }
 
+    /// How many bytes of memory they may take.
+    #[must_use]
+    pub fn budget(&self) -> usize {
+        self.budget
+    }
+
     /// How many bytes of memory the events on their way take.
     #[must_use]
     pub fn weight(&self) -> usize {

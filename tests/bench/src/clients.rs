@@ -101,6 +101,8 @@ async fn relay<P: Publisher>(options: Relay, publisher: P) -> Result<()> {
         requests_in_flight: 1..=512,
         shutdown_grace: Duration::from_secs(10),
         confirmed_time: Arc::default(),
+        pulse: Arc::default(),
+        meters: relay::observe::metric::Meters::new([""]).0,
     };
     let report = run_pipeline(setup, watch.reached()).await?;
     if report.published < slot.events {

@@ -1,0 +1,95 @@
+//! The HTTP server for scrapers and health checks: `/metrics`, `/live`, `/ready`.
+
+use super::Pulse;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use std::future::Ready;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+
+/// Why nothing can be seen from outside.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ObserveError {
+    /// The address is taken or not ours.
+    #[error(
+        "cannot listen at {address}; set observe.listen (RELAY_LISTEN) to an address that is free, or port 0 for any"
+    )]
+    Listen {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A server that is bound.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+}
+
+impl Server {
+    /// Binds the address.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub async fn bind(address: SocketAddr) -> Result<Self, ObserveError> {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| ObserveError::Listen { address, source })?;
+        Ok(Self { listener })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers until it is dropped.
+    pub async fn serve(self, registry: Registry, pulse: Arc<Pulse>) {
+        let registry = Arc::new(registry);
+        let router = Router::new()
+            .route("/metrics", get(move || std::future::ready(scrape(&registry))))
+            .route("/live", get(live))
+            .route("/ready", get(ready))
+            .with_state(pulse);
+        if let Err(error) = axum::serve(self.listener, router).await {
+            tracing::error!(%error, "metrics and health are not served any more");
+        }
+    }
+}
+
+fn scrape(registry: &Registry) -> Response {
+    const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let mut text = String::new();
+    match encode(&mut text, registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+fn live(State(pulse): State<Arc<Pulse>>) -> Ready<(StatusCode, String)> {
+    std::future::ready(answer(pulse.hangs()))
+}
+
+fn ready(State(pulse): State<Arc<Pulse>>) -> Ready<(StatusCode, String)> {
+    std::future::ready(answer(pulse.hangs().or_else(|| pulse.waits())))
+}
+
+fn answer(trouble: Option<&'static str>) -> (StatusCode, String) {
+    match trouble {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")),
+    }
+}

@@ -1,0 +1,129 @@
+//! What is seen of a relay over HTTP: metrics, and whether it lives and is ready.
+
+use crate::harness::{INSERT, LIMIT, World};
+use anyhow::{Context as _, Result};
+use local::process::Process;
+use relay::observe::metric::{Kind, METRICS};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+/// Starts a relay that listens at a port of its own choice; where that is.
+async fn start(world: &World, topic: &str, settings: &[(&str, &str)]) -> Result<(Process, String)> {
+    let mut command = world.relay(topic);
+    command.arg("run").env("RELAY_LISTEN", "127.0.0.1:0").envs(settings.iter().copied());
+    let mut relay = world.start(command)?;
+    relay.said("/metrics", LIMIT).await?;
+    let log = relay.log();
+    let address = log.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+    Ok((relay, address.context("no address in the log")?.to_owned()))
+}
+
+/// The status line and the body of an answer.
+async fn get(address: &str, path: &str) -> Result<(String, String)> {
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no body")?;
+    Ok((head.lines().next().unwrap_or_default().to_owned(), body.to_owned()))
+}
+
+/// Waits until the answer of a path has this text in its status line or body.
+async fn until(address: &str, path: &str, expected: &str) -> Result<String> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let (status, body) = get(address, path).await?;
+        if status.contains(expected) || body.lines().any(|line| line == expected) {
+            return Ok(body);
+        }
+        assert!(Instant::now() < deadline, "expected {expected:?}, found {status} {body}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn metrics_say_what_was_published_and_which_destination_is_down() -> Result<()> {
+    const MISSING: &str = "arn:aws:sns:us-east-1:000000000000:customers.fifo";
+    let world = World::new().await?;
+    let topic = world.broker.topic("orders.fifo");
+    let routes = format!("customer={MISSING}");
+    let (_relay, address) = start(&world, &topic, &[("RELAY_ROUTES", &routes)]).await?;
+    until(&address, "/ready", "200 OK").await?;
+    let client = world.client().await?;
+    client.execute(INSERT, &[&"o", &1_i64, &"order.created", &"{}"]).await?;
+    client
+        .batch_execute(
+            "insert into relay.outbox (aggregate_type, aggregate_id, event_type, data)
+        values ('customer', 'c', 'customer.joined', '{}')",
+        )
+        .await?;
+    let published = format!("relay_published_total{{destination=\"{topic}\"}} 1");
+    until(&address, "/metrics", &published).await?;
+    let down = format!("relay_destination_up{{destination=\"{MISSING}\"}} 0");
+    let body = until(&address, "/metrics", &down).await?;
+    for line in [
+        "relay_streaming 1".to_owned(),
+        format!("relay_destination_up{{destination=\"{topic}\"}} 1"),
+        format!("relay_destination_held_events{{destination=\"{MISSING}\"}} 1"),
+    ] {
+        assert!(body.lines().any(|found| found == line), "expected {line}, found {body}");
+    }
+    assert!(
+        body.contains(&format!(
+            "relay_requests_total{{destination=\"{MISSING}\",outcome=\"wrong\"}}"
+        )),
+        "{body}"
+    );
+    for metric in METRICS {
+        let kind = if metric.kind == Kind::Counter { "counter" } else { "gauge" };
+        let stem = metric.name.trim_end_matches("_total");
+        assert!(body.contains(&format!("# TYPE {stem} {kind}\n")), "{}", metric.name);
+        assert!(body.contains(&format!("# HELP {stem} {}.\n", metric.help)), "{}", metric.name);
+    }
+    let _ = world.broker.topic("customers.fifo");
+    let up = format!("relay_destination_up{{destination=\"{MISSING}\"}} 1");
+    until(&address, "/metrics", &up).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_relay_without_a_session_lives_and_is_not_ready() -> Result<()> {
+    let mut world = World::new().await?;
+    let topic = world.broker.topic("orders.fifo");
+    let (_relay, address) = start(&world, &topic, &[]).await?;
+    until(&address, "/ready", "200 OK").await?;
+    world.postgres.stop().await?;
+    let body = until(&address, "/ready", "503").await?;
+    assert!(body.contains("no session with Postgres"), "{body}");
+    assert_eq!(get(&address, "/live").await?.0, "HTTP/1.1 200 OK");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_ends_the_start_with_what_to_do() -> Result<()> {
+    let world = World::new().await?;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let mut command = world.relay(&world.broker.topic("orders.fifo"));
+    let output =
+        command.arg("run").env("RELAY_LISTEN", taken.local_addr()?.to_string()).output()?;
+    assert_eq!(output.status.code(), Some(1));
+    let said = crate::harness::text(&output);
+    assert!(
+        said.contains("set observe.listen (RELAY_LISTEN) to an address that is free"),
+        "{said}"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_table_of_the_manual_is_that_of_the_code() {
+    let mut table = String::from("| metric | kind | labels | what it says |\n|---|---|---|---|\n");
+    for metric in METRICS {
+        let kind = if metric.kind == Kind::Counter { "counter" } else { "gauge" };
+        let labels = metric.labels.join(", ");
+        table += &format!("| `{}` | {kind} | {labels} | {} |\n", metric.name, metric.help);
+    }
+    let page = include_str!("../relay/docs/observing.md");
+    assert!(page.contains(&table), "expected in relay/docs/observing.md:\n{table}");
+}
