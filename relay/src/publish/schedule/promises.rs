@@ -98,6 +98,22 @@ fn without_order_the_entries_of_a_key_go_side_by_side() {
 }
 
 #[test]
+fn what_is_to_go_again_later_does_not_go_before() {
+    let now = Instant::now();
+    let later = now + Duration::from_secs(1);
+    for ordering in [Ordering::PerKey, Ordering::PerKeyTogether, Ordering::None] {
+        let mut schedule = schedule(ordering);
+        schedule.push(entry(0, "a", 0, 1));
+        let (mut batch, ticket) = sent(schedule.next(now));
+        schedule.answered(DestinationId(0), ticket, Verdict::Answered, now, 0.5);
+        schedule.retry(batch.remove(0), later);
+        assert!(schedule.next(now).is_none());
+        assert_eq!(schedule.wake_at(now), Some(later));
+        assert_eq!(ordinals(&sent(schedule.next(later)).0), [0]);
+    }
+}
+
+#[test]
 fn an_entry_over_the_limit_is_told_apart_and_blocks_no_one() {
     let now = Instant::now();
     let mut schedule = schedule(Ordering::PerKey);
