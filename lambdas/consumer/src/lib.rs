@@ -82,6 +82,8 @@ mod emit;
 mod error;
 mod inbox;
 mod record;
+mod typed;
+mod upcast;
 mod version;
 
 pub mod host;
@@ -93,6 +95,12 @@ pub use envelope::{Event, Position};
 pub use error::Error;
 pub use handler::{Handler, HandlerError, Mode, Tx};
 pub use record::{Content, Malformed, Record};
+pub use typed::{EventSet, Projection, Typed, Unknown};
+pub use upcast::{UpcastError, Upcasters};
+
+/// For what [`events!`] writes.
+#[doc(hidden)]
+pub use {serde, serde_json};
 
 /// The README's handler compiles: its Rust is run as a doc test.
 #[cfg(doctest)]
