@@ -76,8 +76,13 @@ create table relay.parked (
   reason text not null,
   body text not null,
   parked_at timestamptz not null default now(),
+  replay_requested_at timestamptz,
+  replays integer not null default 0,
   unique (projection, event_id)
 );
+
+-- What every delivery looks for from time to time.
+create index parked_to_replay on relay.parked (projection) where replay_requested_at is not null;
 
 comment on table relay.parked is 'Events that a projection refused, whole, with the reason.';
 comment on column relay.parked.id is 'The order of parking.';
@@ -89,6 +94,23 @@ comment on column relay.parked.aggregate_id is 'Which one.';
 comment on column relay.parked.reason is 'Why the projection refused it.';
 comment on column relay.parked.body is 'The message as it came.';
 comment on column relay.parked.parked_at is 'When.';
+comment on column relay.parked.replay_requested_at is 'When its replay was asked for; null while it was not.';
+comment on column relay.parked.replays is 'How often it was replayed and refused again.';
+
+-- Asks for the replay of parked events: their function gives them to its handler with its next
+-- delivery, or when it is invoked without records. Returns how many there were.
+create function relay.replay_parked(ids bigint[]) returns bigint
+language sql
+as $$
+  with asked as (
+    update relay.parked set replay_requested_at = now()
+    where id = any (ids) and replay_requested_at is null
+    returning id
+  )
+  select count(*) from asked
+$$;
+
+comment on function relay.replay_parked(bigint[]) is 'Has these parked events given to their function again; returns how many.';
 
 -- Makes the inbox's coming partitions and drops those older than `keep`.
 --

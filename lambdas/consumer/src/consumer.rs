@@ -5,7 +5,7 @@
 
 use crate::apply::{Item, Manner, Undone, apply};
 use crate::batch::{Batch, Outcome, Report};
-use crate::database::Database;
+use crate::database::{Database, Session};
 use crate::error::{Error, chain, describe, is_contention, is_lost};
 use crate::handler::Handler;
 use crate::record::{Content, Record};
@@ -17,6 +17,9 @@ use tokio::time::Instant;
 
 /// How often one event is tried in one delivery when others are in its way.
 const TRIES: u32 = 5;
+
+/// How often a busy consumer looks whether parked events are to be replayed.
+const BETWEEN_REPLAYS: Duration = Duration::from_secs(10);
 
 /// The first pause between two tries to reach the read model, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -37,13 +40,20 @@ pub struct Consumer<H> {
     database: Database,
     /// An event that was received so often is parked where it would go back to the queue.
     park_after: Option<u32>,
+    /// When it was last asked whether parked events are to be replayed.
+    replays_seen: Option<Instant>,
 }
 
 impl<H: Handler> Consumer<H> {
     /// Puts the two together; connects with the first delivery.
     #[must_use]
     pub fn new(handler: H, read_model: &Dsn) -> Self {
-        Self { handler, database: Database::new(read_model.clone()), park_after: None }
+        Self {
+            handler,
+            database: Database::new(read_model.clone()),
+            park_after: None,
+            replays_seen: None,
+        }
     }
 
     /// Parks an event that fails or waits for earlier versions when it was received so often,
@@ -103,6 +113,7 @@ impl<H: Handler> Consumer<H> {
                 self.one_by_one(&mut batch, &open, deadline).await?;
             }
         }
+        self.replay_when_asked(batch.records().is_empty(), deadline).await;
         let report = batch.finish();
         tracing::info!(
             projection = self.handler.name(),
@@ -274,8 +285,32 @@ impl<H: Handler> Consumer<H> {
         }
     }
 
+    /// Sees whether parked events are to be replayed, from time to time or when told to.
+    async fn replay_when_asked(&mut self, now: bool, deadline: Option<Instant>) {
+        if !now && self.replays_seen.is_some_and(|at| at.elapsed() < BETWEEN_REPLAYS) {
+            return;
+        }
+        self.replays_seen = Some(Instant::now());
+        if let Err(error) = self.replay_parked(deadline).await {
+            tracing::warn!(
+                error = chain(&error),
+                "parked events could not be replayed; a later delivery tries again"
+            );
+        }
+    }
+
+    pub(crate) fn handler(&self) -> &H {
+        &self.handler
+    }
+
+    /// The handler and a connection for it.
+    pub(crate) async fn at_work(&mut self) -> Result<(&H, &mut Session), Error> {
+        let session = self.database.session(self.handler.name()).await?;
+        Ok((&self.handler, session))
+    }
+
     /// Makes the connection usable again after a rollback, or gives it up.
-    fn clear_up(&mut self, undone: &Undone) {
+    pub(crate) fn clear_up(&mut self, undone: &Undone) {
         match undone {
             // What was cut off may still be at work on the server's side of the connection.
             Undone::NotBegun(_) | Undone::OutOfTime => self.database.discard(),

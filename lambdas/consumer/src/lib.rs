@@ -82,6 +82,7 @@ mod emit;
 mod error;
 mod inbox;
 mod record;
+mod replay;
 mod typed;
 mod upcast;
 mod version;
@@ -95,6 +96,7 @@ pub use envelope::{Event, Position};
 pub use error::Error;
 pub use handler::{Handler, HandlerError, Mode, Tx};
 pub use record::{Content, Malformed, Record};
+pub use replay::Replayed;
 pub use typed::{EventSet, Projection, Typed, Unknown};
 pub use upcast::{UpcastError, Upcasters};
 

@@ -13,5 +13,6 @@ mod delivery;
 mod emit;
 mod latest;
 mod poison;
+mod replay;
 mod support;
 mod upkeep;

@@ -112,6 +112,13 @@ impl Handler for Recorder {
                     Err(HandlerError::Retry("no".to_owned()))
                 }
             }
+            "wants_table" => {
+                let there = tx.query_first("select to_regclass('wanted') is not null", &[]).await?;
+                match there.is_some_and(|row| row.get(0)) {
+                    true => Ok(()),
+                    false => Err(HandlerError::Reject("no table yet".to_owned())),
+                }
+            }
             "reject" => Err(HandlerError::Reject("never".to_owned())),
             "typed" => event.data::<u8>().map(drop).map_err(HandlerError::from),
             "broken" => tx
