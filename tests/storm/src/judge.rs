@@ -1,5 +1,6 @@
 //! What was committed against what was accepted. Pure.
 
+use crate::sky::REFUSED;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use uuid::Uuid;
@@ -14,6 +15,8 @@ pub(crate) struct Committed {
     pub(crate) n: i64,
     /// The MD5 of its payload.
     pub(crate) digest: String,
+    /// How long its payload is.
+    pub(crate) bytes: usize,
     /// The LSN of its transaction's commit record, by the server's own decoding.
     pub(crate) commit_lsn: u64,
 }
@@ -31,6 +34,15 @@ pub(crate) struct Accepted {
     pub(crate) commit_lsn: Option<u64>,
     /// The MD5 of all that was sent: body, attributes, group, deduplication id.
     pub(crate) whole: String,
+}
+
+/// An event that was set aside.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Letter {
+    /// Dead letters are numbered as they are written.
+    pub(crate) number: i64,
+    /// The broker's code; none for one that was never sent.
+    pub(crate) code: Option<String>,
 }
 
 /// What the slot had confirmed at a moment, and what was done with by then.
@@ -55,8 +67,9 @@ pub(crate) struct Evidence {
     pub(crate) accepted: Vec<Accepted>,
     /// Where the events of a kind go.
     pub(crate) targets: HashMap<String, String>,
-    /// The number of each event's dead letter.
-    pub(crate) letters: HashMap<Uuid, i64>,
+    pub(crate) letters: HashMap<Uuid, Letter>,
+    /// The destinations' limit of a message, in bytes.
+    pub(crate) limit: usize,
     pub(crate) notes: Vec<Note>,
 }
 
@@ -73,13 +86,15 @@ pub(crate) struct Verdict {
     pub(crate) never_committed: Vec<String>,
     /// Behind the confirmed position before it was accepted or a dead letter.
     pub(crate) confirmed_early: Vec<String>,
+    /// A dead letter, though it is neither over the limit nor was it refused for its own fault.
+    pub(crate) set_aside: Vec<String>,
     /// Messages beyond the first of each event.
     pub(crate) duplicates: usize,
 }
 
 impl Verdict {
     /// Each kind of wrong with its name.
-    pub(crate) fn wrongs(&self) -> [(&'static str, &[String]); 5] {
+    pub(crate) fn wrongs(&self) -> [(&'static str, &[String]); 6] {
         [
             ("lost (committed, and neither accepted nor a dead letter)", &self.lost),
             ("out of order (first accepted after a later event of its key)", &self.out_of_order),
@@ -91,6 +106,10 @@ impl Verdict {
             (
                 "confirmed early (behind the slot's confirmed position, and not safe)",
                 &self.confirmed_early,
+            ),
+            (
+                "set aside without a cause (a dead letter that could have been sent)",
+                &self.set_aside,
             ),
         ]
     }
@@ -139,6 +158,7 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     let lost = |event: &&Committed| {
         !first.contains_key(&event.id) && !evidence.letters.contains_key(&event.id)
     };
+    verdict.set_aside = set_aside(evidence, &committed);
     verdict.lost = evidence.committed.iter().filter(lost).map(ToString::to_string).collect();
     verdict.out_of_order = out_of_order(evidence, &committed);
     verdict.confirmed_early = confirmed_early(evidence, &first);
@@ -159,6 +179,24 @@ fn difference(
     let target = targets.get(&event.kind);
     (target != Some(&message.target))
         .then(|| format!("expected it at {target:?}, found it at {}", message.target))
+}
+
+/// Dead letters without a cause. An envelope is longer than its payload, so a payload of half
+/// the limit may be over it and a shorter one is not.
+fn set_aside(evidence: &Evidence, committed: &HashMap<Uuid, &Committed>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (id, letter) in &evidence.letters {
+        let cause = match (letter.code.as_deref(), committed.get(id)) {
+            (Some(REFUSED), Some(_)) => true,
+            (None, Some(event)) => event.bytes > evidence.limit / 2,
+            _ => false,
+        };
+        if !cause {
+            let event = committed.get(id).map_or_else(|| id.to_string(), ToString::to_string);
+            wrong.push(format!("{event}: error code {:?}", letter.code));
+        }
+    }
+    wrong
 }
 
 /// By first acceptance, the numbers of a key only rise. A dead letter is out of the sequence.
@@ -194,7 +232,7 @@ fn confirmed_early(evidence: &Evidence, first: &HashMap<Uuid, (usize, &Accepted)
                 break;
             }
             let accepted = first.get(&event.id).is_some_and(|(at, _)| *at < note.accepted);
-            let letter = evidence.letters.get(&event.id).is_some_and(|at| *at <= note.letter);
+            let letter = evidence.letters.get(&event.id).is_some_and(|at| at.number <= note.letter);
             if !accepted && !letter && named.insert(event.id) {
                 wrong.push(format!(
                     "{event}: {}, the slot had confirmed {}, and the event was neither accepted nor a dead letter",
@@ -218,12 +256,13 @@ mod tests {
             key: "k".to_owned(),
             n: i64::try_from(n).unwrap(),
             digest: n.to_string(),
+            bytes: 10,
             commit_lsn: n * 100,
         }
     }
 
     fn message(n: u64) -> Accepted {
-        let Committed { id, kind, key, n, digest, commit_lsn } = event(n);
+        let Committed { id, kind, key, n, digest, commit_lsn, .. } = event(n);
         let (n, commit_lsn) = (Some(n), Some(commit_lsn));
         let (whole, target) = (digest.clone(), "topic".to_owned());
         Accepted { id, target, kind, key, n, digest, commit_lsn, whole }
@@ -234,6 +273,7 @@ mod tests {
             committed: (1..=3).map(event).collect(),
             accepted: accepted.iter().map(|n| message(*n)).collect(),
             targets: [("order".to_owned(), "topic".to_owned())].into(),
+            limit: 100,
             ..Evidence::default()
         }
     }
@@ -242,8 +282,8 @@ mod tests {
         Note { when: "at a kill".to_owned(), confirmed, accepted, letter }
     }
 
-    fn letter(n: u64, number: i64) -> (Uuid, i64) {
-        (event(n).id, number)
+    fn letter(n: u64, number: i64) -> (Uuid, Letter) {
+        (event(n).id, Letter { number, code: Some(REFUSED.to_owned()) })
     }
 
     #[test]
@@ -286,6 +326,19 @@ mod tests {
         let mut again = evidence(&[1, 2, 3, 2]);
         again.accepted[3].whole = "other".to_owned();
         assert_eq!(judge(&again).changed.len(), 1);
+    }
+
+    #[test]
+    fn a_dead_letter_without_a_cause_is_found() {
+        for (code, bytes, wrong) in
+            [(Some(REFUSED), 10, 0), (Some("ExpiredToken"), 10, 1), (None, 10, 1), (None, 100, 0)]
+        {
+            let mut evidence = evidence(&[1, 3]);
+            evidence.committed[1].bytes = bytes;
+            let code = code.map(str::to_owned);
+            evidence.letters = [(event(2).id, Letter { number: 1, code })].into();
+            assert_eq!(judge(&evidence).set_aside.len(), wrong);
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(crate) enum Mood {
     EntriesFail,
     /// Single entries fail by the sender's fault: dead letters.
     EntriesRefused,
-    /// The answer names the entries in another order.
+    /// The answer names the entries in another order, and some of them fail.
     Shuffled,
     /// The credentials are expired.
     CredentialsExpired,
@@ -196,7 +196,7 @@ fn deck(rng: &mut fastrand::Rng) -> Vec<Strike> {
         Strike::TerminateWalsender,
         Strike::Silence(millis(rng, 300..3000)),
         Strike::LockDeadLetters(millis(rng, 500..2500)),
-        Strike::LargeTransaction(rng.u32(500..4000)),
+        Strike::LargeTransaction(rng.u32(2000..10_000)),
     ];
     for _ in 0..3 {
         let (after, reset) = (rng.usize(1..30_000), rng.bool());

@@ -5,6 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tests::broker::{Broker, Fault};
 
+/// The code of an entry that is refused for the sender's fault.
+pub(crate) const REFUSED: &str = "InvalidParameter";
+
 /// While a mood lasts, of ten requests so many meet it.
 const IN_A_MOOD: u8 = 8;
 
@@ -72,17 +75,20 @@ fn fault(rng: &mut fastrand::Rng, mood: Mood) -> Fault {
         Mood::CutBefore => Fault::CutBefore,
         Mood::AcceptThenCut => Fault::CutAfter,
         Mood::Slow => Fault::Slow(Duration::from_millis(rng.u64(10..500))),
-        Mood::EntriesFail => entries(rng, "InternalError", false),
-        Mood::EntriesRefused => entries(rng, "InvalidParameter", true),
-        Mood::Shuffled => Fault::Shuffle,
+        Mood::EntriesFail => {
+            Fault::FailEntries { places: some(rng), code: "InternalError", sender_fault: false }
+        }
+        Mood::EntriesRefused => {
+            Fault::FailEntries { places: some(rng), code: REFUSED, sender_fault: true }
+        }
+        Mood::Shuffled => Fault::Shuffle(some(rng)),
         Mood::CredentialsExpired => {
             Fault::Forbid(if rng.bool() { "ExpiredToken" } else { "InvalidClientTokenId" })
         }
     }
 }
 
-/// About a third of the entries fail.
-fn entries(rng: &mut fastrand::Rng, code: &'static str, sender_fault: bool) -> Fault {
-    let places = (0..10).filter(|_| rng.u8(0..3) == 0).collect();
-    Fault::FailEntries { places, code, sender_fault }
+/// About a third of the places of a request.
+fn some(rng: &mut fastrand::Rng) -> Vec<usize> {
+    (0..10).filter(|_| rng.u8(0..3) == 0).collect()
 }

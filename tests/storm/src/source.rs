@@ -1,11 +1,12 @@
 //! The Postgres that can be lost, and what it says was committed.
 
-use crate::judge::Committed;
+use crate::judge::{Committed, Letter};
 use anyhow::{Context, Result, ensure};
 use local::postgres::Postgres;
 use std::collections::HashMap;
 use std::time::Duration;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
+use uuid::Uuid;
 
 /// Where events go by their kind: the default destination, and the route's.
 pub(crate) const KINDS: [&str; 2] = ["order", "item"];
@@ -95,12 +96,13 @@ impl Source {
         Ok(self.client().await?.query_one(sql, &[]).await?.get(0))
     }
 
-    /// The dead letters: event and number.
-    pub(crate) async fn letters(&mut self) -> Result<HashMap<uuid::Uuid, i64>> {
-        let sql = "select event_id, min(id) from relay.dead_letter
-                   where event_id is not null group by event_id";
+    /// The dead letters, by their events.
+    pub(crate) async fn letters(&mut self) -> Result<HashMap<Uuid, Letter>> {
+        let sql = "select distinct on (event_id) event_id, id, error_code from relay.dead_letter
+                   where event_id is not null order by event_id, id";
         let rows = self.client().await?.query(sql, &[]).await?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+        let letter = |row: &Row| Letter { number: row.get(1), code: row.get(2) };
+        Ok(rows.iter().map(|row| (row.get(0), letter(row))).collect())
     }
 
     /// Every event that was committed, with the LSN of its commit record as the server's own
@@ -121,8 +123,7 @@ impl Source {
         for begin in &begins {
             commits.insert(begin.get::<_, i64>(1), u64::try_from(begin.get::<_, i64>(0))?);
         }
-        let sql =
-            "select event_id, xid::text::bigint % 4294967296, kind, key, n, digest from journal";
+        let sql = "select event_id, xid::text::bigint % 4294967296, kind, key, n, digest, bytes from journal";
         let rows = self.client().await?.query(sql, &[]).await?;
         let mut committed = Vec::with_capacity(rows.len());
         for row in &rows {
@@ -136,6 +137,7 @@ impl Source {
                 key: row.get(3),
                 n: row.get(4),
                 digest: row.get(5),
+                bytes: usize::try_from(row.get::<_, i32>(6))?,
                 commit_lsn,
             });
         }

@@ -15,7 +15,8 @@ create table journal (
   kind text not null,
   key text not null,
   n bigint not null,
-  digest text not null
+  digest text not null,
+  bytes int not null
 );
 
 -- One event of a key, by either road, with a note of so many bytes.
@@ -35,7 +36,7 @@ begin
       (event_id, aggregate_type, aggregate_id, aggregate_version, event_type, data)
     values (id, a_kind, a_key, next, 'key.counted', payload::json);
   end if;
-  insert into journal (event_id, kind, key, n, digest)
-  values (id, a_kind, a_key, next, md5(payload));
+  insert into journal (event_id, kind, key, n, digest, bytes)
+  values (id, a_kind, a_key, next, md5(payload), octet_length(payload));
 end
 $$;
