@@ -36,13 +36,28 @@ pub(crate) struct Accepted {
     pub(crate) whole: String,
 }
 
-/// An event that was set aside.
+/// A dead letter: an event that was set aside.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Letter {
+    /// Its event.
+    pub(crate) id: Uuid,
     /// Dead letters are numbered as they are written.
     pub(crate) number: i64,
     /// The broker's code; none for one that was never sent.
     pub(crate) code: Option<String>,
+    /// Whether it was redriven, and is there no more.
+    pub(crate) redriven: bool,
+}
+
+/// A dead letter that goes through the stream again: it is to be accepted, or set aside anew.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Redriven {
+    /// Its event.
+    pub(crate) id: Uuid,
+    /// The number of the letter that is there no more.
+    pub(crate) letter: i64,
+    /// The LSN of the commit record of the transaction that redrove it.
+    pub(crate) commit_lsn: u64,
 }
 
 /// What the slot had confirmed at a moment, and what was done with by then.
@@ -67,7 +82,9 @@ pub(crate) struct Evidence {
     pub(crate) accepted: Vec<Accepted>,
     /// Where the events of a kind go.
     pub(crate) targets: HashMap<String, String>,
-    pub(crate) letters: HashMap<Uuid, Letter>,
+    /// All that ever were.
+    pub(crate) letters: Vec<Letter>,
+    pub(crate) redriven: Vec<Redriven>,
     /// The destinations' limit of a message, in bytes.
     pub(crate) limit: usize,
     pub(crate) notes: Vec<Note>,
@@ -155,9 +172,9 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
             }
         }
     }
-    let lost = |event: &&Committed| {
-        !first.contains_key(&event.id) && !evidence.letters.contains_key(&event.id)
-    };
+    let kept: HashSet<Uuid> =
+        evidence.letters.iter().filter(|letter| !letter.redriven).map(|letter| letter.id).collect();
+    let lost = |event: &&Committed| !first.contains_key(&event.id) && !kept.contains(&event.id);
     verdict.set_aside = set_aside(evidence, &committed);
     verdict.lost = evidence.committed.iter().filter(lost).map(ToString::to_string).collect();
     verdict.out_of_order = out_of_order(evidence, &committed);
@@ -185,22 +202,25 @@ fn difference(
 /// the limit may be over it and a shorter one is not.
 fn set_aside(evidence: &Evidence, committed: &HashMap<Uuid, &Committed>) -> Vec<String> {
     let mut wrong = Vec::new();
-    for (id, letter) in &evidence.letters {
-        let cause = match (letter.code.as_deref(), committed.get(id)) {
+    for letter in &evidence.letters {
+        let id = letter.id;
+        let cause = match (letter.code.as_deref(), committed.get(&id)) {
             (Some(REFUSED), Some(_)) => true,
             (None, Some(event)) => event.bytes > evidence.limit / 2,
             _ => false,
         };
         if !cause {
-            let event = committed.get(id).map_or_else(|| id.to_string(), ToString::to_string);
+            let event = committed.get(&id).map_or_else(|| id.to_string(), ToString::to_string);
             wrong.push(format!("{event}: error code {:?}", letter.code));
         }
     }
     wrong
 }
 
-/// By first acceptance, the numbers of a key only rise. A dead letter is out of the sequence.
+/// By first acceptance, the numbers of a key only rise. What was a dead letter at any time is
+/// out of the sequence: redriven, it comes behind those that it no longer held back.
 fn out_of_order(evidence: &Evidence, committed: &HashMap<Uuid, &Committed>) -> Vec<String> {
+    let set_aside: HashSet<Uuid> = evidence.letters.iter().map(|letter| letter.id).collect();
     let mut seen = HashSet::new();
     let mut newest: HashMap<(&str, &str, &str), i64> = HashMap::new();
     let mut wrong = Vec::new();
@@ -208,7 +228,7 @@ fn out_of_order(evidence: &Evidence, committed: &HashMap<Uuid, &Committed>) -> V
         let Some(event) = committed.get(&message.id) else {
             continue;
         };
-        if evidence.letters.contains_key(&message.id) || !seen.insert(message.id) {
+        if set_aside.contains(&message.id) || !seen.insert(message.id) {
             continue;
         }
         let key = (message.target.as_str(), event.kind.as_str(), event.key.as_str());
@@ -222,23 +242,40 @@ fn out_of_order(evidence: &Evidence, committed: &HashMap<Uuid, &Committed>) -> V
 }
 
 /// Postgres never sends a transaction again whose commit record begins before the confirmed
-/// position, so each of its events must have been safe by then.
+/// position, so each of its events must have been safe by then: accepted, or a dead letter; one
+/// that was redriven, accepted or a dead letter anew.
 fn confirmed_early(evidence: &Evidence, first: &HashMap<Uuid, (usize, &Accepted)>) -> Vec<String> {
+    let mut letters: HashMap<Uuid, Vec<i64>> = HashMap::new();
+    for letter in &evidence.letters {
+        letters.entry(letter.id).or_default().push(letter.number);
+    }
+    let is_safe = |id: Uuid, note: &Note, newer_than: i64| {
+        let kept = |number: &i64| *number > newer_than && *number <= note.letter;
+        first.get(&id).is_some_and(|(at, _)| *at < note.accepted)
+            || letters.get(&id).is_some_and(|numbers| numbers.iter().any(kept))
+    };
     let mut wrong = Vec::new();
     let mut named = HashSet::new();
     for note in &evidence.notes {
+        let says = |what: &str| {
+            let confirmed = lsn(note.confirmed);
+            format!(
+                "{what}: {}, the slot had confirmed {confirmed}, and the event was neither accepted nor a dead letter",
+                note.when
+            )
+        };
         for event in &evidence.committed {
             if event.commit_lsn >= note.confirmed {
                 break;
             }
-            let accepted = first.get(&event.id).is_some_and(|(at, _)| *at < note.accepted);
-            let letter = evidence.letters.get(&event.id).is_some_and(|at| at.number <= note.letter);
-            if !accepted && !letter && named.insert(event.id) {
-                wrong.push(format!(
-                    "{event}: {}, the slot had confirmed {}, and the event was neither accepted nor a dead letter",
-                    note.when,
-                    lsn(note.confirmed)
-                ));
+            if !is_safe(event.id, note, 0) && named.insert((event.id, 0)) {
+                wrong.push(says(&event.to_string()));
+            }
+        }
+        for again in evidence.redriven.iter().filter(|again| again.commit_lsn < note.confirmed) {
+            if !is_safe(again.id, note, again.letter) && named.insert((again.id, again.letter)) {
+                let at = lsn(again.commit_lsn);
+                wrong.push(says(&format!("{}, redriven at {at}", again.id)));
             }
         }
     }
@@ -282,8 +319,8 @@ mod tests {
         Note { when: "at a kill".to_owned(), confirmed, accepted, letter }
     }
 
-    fn letter(n: u64, number: i64) -> (Uuid, Letter) {
-        (event(n).id, Letter { number, code: Some(REFUSED.to_owned()) })
+    fn letter(n: u64, number: i64) -> Letter {
+        Letter { id: event(n).id, number, code: Some(REFUSED.to_owned()), redriven: false }
     }
 
     #[test]
@@ -296,7 +333,7 @@ mod tests {
     fn an_event_that_is_nowhere_is_lost_and_a_dead_letter_is_not() {
         let mut evidence = evidence(&[1, 3]);
         assert_eq!(judge(&evidence).lost.len(), 1);
-        evidence.letters = [letter(2, 1)].into();
+        evidence.letters = vec![letter(2, 1)];
         assert_eq!(judge(&evidence), Verdict::default());
     }
 
@@ -304,7 +341,7 @@ mod tests {
     fn a_first_acceptance_behind_a_later_one_is_out_of_order() {
         assert_eq!(judge(&evidence(&[1, 3, 2])).out_of_order.len(), 1);
         let mut set_aside = evidence(&[1, 3, 2]);
-        set_aside.letters = [letter(2, 1)].into();
+        set_aside.letters = vec![letter(2, 1)];
         assert_eq!(judge(&set_aside).out_of_order, Vec::<String>::new());
     }
 
@@ -336,7 +373,7 @@ mod tests {
             let mut evidence = evidence(&[1, 3]);
             evidence.committed[1].bytes = bytes;
             let code = code.map(str::to_owned);
-            evidence.letters = [(event(2).id, Letter { number: 1, code })].into();
+            evidence.letters = vec![Letter { code, ..letter(2, 1) }];
             assert_eq!(judge(&evidence).set_aside.len(), wrong);
         }
     }
@@ -362,12 +399,39 @@ mod tests {
         }
         // A dead letter counts from when it was written.
         for (noted, wrong) in [(note(201, 1, 6), 1), (note(201, 1, 7), 0)] {
-            let letters = [letter(2, 7)].into();
+            let letters = vec![letter(2, 7)];
             let evidence = Evidence { notes: vec![noted], letters, ..evidence(&[1, 3]) };
             assert_eq!(judge(&evidence).confirmed_early.len(), wrong);
         }
         // And one that is lost was confirmed early, too.
         let evidence = Evidence { notes: vec![note(500, 2, 0)], ..evidence(&[1, 3]) };
+        assert_eq!(judge(&evidence).confirmed_early.len(), 1);
+    }
+
+    #[test]
+    fn a_letter_that_was_redriven_is_owed_again_and_may_come_out_of_order() {
+        let mut evidence = evidence(&[1, 3]);
+        evidence.letters = vec![Letter { redriven: true, ..letter(2, 7) }];
+        evidence.redriven = vec![Redriven { id: event(2).id, letter: 7, commit_lsn: 400 }];
+        assert_eq!(judge(&evidence).lost.len(), 1);
+        for (noted, wrong) in [(note(400, 2, 7), 0), (note(401, 2, 7), 1), (note(401, 3, 7), 0)] {
+            let accepted = [1, 3, 2].map(message).to_vec();
+            let evidence = Evidence {
+                accepted,
+                letters: evidence.letters.clone(),
+                redriven: evidence.redriven.clone(),
+                notes: vec![noted],
+                ..self::evidence(&[])
+            };
+            let verdict = judge(&evidence);
+            assert_eq!(verdict.confirmed_early.len(), wrong);
+            assert_eq!((verdict.lost.len(), verdict.out_of_order.len()), (0, 0));
+        }
+        // Set aside anew.
+        evidence.letters.push(letter(2, 9));
+        evidence.notes = vec![note(401, 2, 9)];
+        assert_eq!(judge(&evidence), Verdict::default());
+        evidence.notes = vec![note(401, 2, 8)];
         assert_eq!(judge(&evidence).confirmed_early.len(), 1);
     }
 }

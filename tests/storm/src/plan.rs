@@ -81,6 +81,8 @@ pub(crate) enum Strike {
     NeverAnswered,
     /// The table of dead letters cannot be written to, while entries are refused.
     LockDeadLetters(Duration),
+    /// No fault: `relay dead-letters redrive --all`.
+    Redrive,
     /// No fault but load: so many events in one transaction.
     LargeTransaction(u32),
 }
@@ -106,6 +108,7 @@ impl fmt::Display for Strike {
             }
             Self::NeverAnswered => write!(f, "a request is never answered"),
             Self::LockDeadLetters(time) => write!(f, "dead letters locked for {time:?}"),
+            Self::Redrive => write!(f, "dead letters redriven"),
             Self::LargeTransaction(events) => write!(f, "{events} events in one transaction"),
         }
     }
@@ -197,6 +200,8 @@ fn deck(rng: &mut fastrand::Rng) -> Vec<Strike> {
         Strike::Silence(millis(rng, 300..3000)),
         Strike::LockDeadLetters(millis(rng, 500..2500)),
         Strike::LargeTransaction(rng.u32(2000..10_000)),
+        Strike::Redrive,
+        Strike::Redrive,
     ];
     for _ in 0..3 {
         let (after, reset) = (rng.usize(1..30_000), rng.bool());
@@ -241,7 +246,7 @@ mod tests {
                 });
             }
         }
-        // Eleven kinds beside the broker's moods.
-        assert_eq!(found.len(), MOODS.len() + 11);
+        // Twelve kinds beside the broker's moods.
+        assert_eq!(found.len(), MOODS.len() + 12);
     }
 }

@@ -19,6 +19,26 @@ create table journal (
   bytes int not null
 );
 
+-- The letters that were redriven, each noted in the transaction that sends it again.
+create table redriven (
+  letter bigint primary key,
+  event_id uuid not null,
+  error_code text,
+  xid xid8 not null default pg_current_xact_id()
+);
+
+create function note_redriven() returns trigger
+language plpgsql
+as $$
+begin
+  insert into redriven (letter, event_id, error_code) values (old.id, old.event_id, old.error_code);
+  return old;
+end
+$$;
+
+create trigger note_redriven after delete on relay.dead_letter
+for each row execute function note_redriven();
+
 -- One event of a key, by either road, with a note of so many bytes.
 create function happen(a_kind text, a_key text, id uuid, emitted boolean, bytes int) returns void
 language plpgsql
