@@ -88,7 +88,14 @@ pub(crate) struct Evidence {
     /// The destinations' limit of a message, in bytes.
     pub(crate) limit: usize,
     pub(crate) notes: Vec<Note>,
+    /// How many messages had been accepted when each relay but the first was started.
+    pub(crate) starts: Vec<usize>,
+    /// How many requests at most were accepted without the relay's being told.
+    pub(crate) cuts: usize,
 }
+
+/// Entries in one request, at most.
+const BATCH: usize = 10;
 
 /// What the judge found; each line is one event that went wrong.
 #[derive(Debug, Default, Eq, PartialEq)]
@@ -105,13 +112,15 @@ pub(crate) struct Verdict {
     pub(crate) confirmed_early: Vec<String>,
     /// A dead letter, though it is neither over the limit nor was it refused for its own fault.
     pub(crate) set_aside: Vec<String>,
+    /// A process sent again what it had been told was accepted.
+    pub(crate) sent_again: Vec<String>,
     /// Messages beyond the first of each event.
     pub(crate) duplicates: usize,
 }
 
 impl Verdict {
     /// Each kind of wrong with its name.
-    pub(crate) fn wrongs(&self) -> [(&'static str, &[String]); 6] {
+    pub(crate) fn wrongs(&self) -> [(&'static str, &[String]); 7] {
         [
             ("lost (committed, and neither accepted nor a dead letter)", &self.lost),
             ("out of order (first accepted after a later event of its key)", &self.out_of_order),
@@ -127,6 +136,10 @@ impl Verdict {
             (
                 "set aside without a cause (a dead letter that could have been sent)",
                 &self.set_aside,
+            ),
+            (
+                "sent again without a cause (by a relay that knew of the acceptance)",
+                &self.sent_again,
             ),
         ]
     }
@@ -176,6 +189,7 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
         evidence.letters.iter().filter(|letter| !letter.redriven).map(|letter| letter.id).collect();
     let lost = |event: &&Committed| !first.contains_key(&event.id) && !kept.contains(&event.id);
     verdict.set_aside = set_aside(evidence, &committed);
+    verdict.sent_again = sent_again(evidence);
     verdict.lost = evidence.committed.iter().filter(lost).map(ToString::to_string).collect();
     verdict.out_of_order = out_of_order(evidence, &committed);
     verdict.confirmed_early = confirmed_early(evidence, &first);
@@ -215,6 +229,28 @@ fn set_aside(evidence: &Evidence, committed: &HashMap<Uuid, &Committed>) -> Vec<
         }
     }
     wrong
+}
+
+/// A relay sends again what it was not told of: at most the entries of each request whose answer
+/// was cut. Beside them only a redriven event can come twice, by the log that is read again and
+/// as itself; and of a relay that is killed, a last request may be accepted a moment later.
+fn sent_again(evidence: &Evidence) -> Vec<String> {
+    let mut lives: HashMap<Uuid, usize> = HashMap::new();
+    let mut repeats = 0;
+    for (at, message) in evidence.accepted.iter().enumerate() {
+        let life = evidence.starts.partition_point(|start| *start <= at);
+        repeats += usize::from(lives.insert(message.id, life) == Some(life));
+    }
+    let explained = BATCH * (evidence.cuts + evidence.starts.len()) + evidence.redriven.len();
+    let says = || {
+        format!(
+            "{repeats} repeats within the life of one relay, of which {} requests whose answer was cut, {} starts and {} redriven letters explain at most {explained}",
+            evidence.cuts,
+            evidence.starts.len(),
+            evidence.redriven.len()
+        )
+    };
+    (repeats > explained).then(says).into_iter().collect()
 }
 
 /// By first acceptance, the numbers of a key only rise. What was a dead letter at any time is
@@ -325,8 +361,20 @@ mod tests {
 
     #[test]
     fn all_in_order_with_repeats_is_right() {
-        let verdict = judge(&evidence(&[1, 2, 1, 2, 3, 2]));
-        assert_eq!(verdict, Verdict { duplicates: 3, ..Verdict::default() });
+        let told = Evidence { cuts: 1, ..evidence(&[1, 2, 1, 2, 3, 2]) };
+        assert_eq!(judge(&told), Verdict { duplicates: 3, ..Verdict::default() });
+    }
+
+    #[test]
+    fn a_repeat_that_no_cut_answer_and_no_restart_explains_is_found() {
+        let numbers: Vec<u64> = (0..12).map(|_| 1).collect();
+        let untold = evidence(&numbers);
+        assert_eq!(judge(&untold).sent_again.len(), 1);
+        assert_eq!(judge(&Evidence { cuts: 2, ..untold }).sent_again, Vec::<String>::new());
+        // Each life begins with one of them.
+        let starts = vec![4, 8];
+        let restarted = Evidence { starts, ..evidence(&numbers) };
+        assert_eq!(judge(&restarted).sent_again, Vec::<String>::new());
     }
 
     #[test]
@@ -361,6 +409,7 @@ mod tests {
             assert_eq!(judge(&evidence).changed.len(), 1);
         }
         let mut again = evidence(&[1, 2, 3, 2]);
+        again.cuts = 1;
         again.accepted[3].whole = "other".to_owned();
         assert_eq!(judge(&again).changed.len(), 1);
     }

@@ -62,6 +62,8 @@ pub(crate) struct Run {
     /// The two destinations as the broker calls them.
     targets: [String; 2],
     notes: Vec<Note>,
+    /// How many messages had been accepted when the relay was started again.
+    starts: Vec<usize>,
     kills: usize,
     wrong: Vec<String>,
 }
@@ -119,6 +121,7 @@ impl Run {
             relay,
             targets,
             notes: Vec::new(),
+            starts: Vec::new(),
             kills: 0,
             wrong: Vec::new(),
         })
@@ -235,6 +238,11 @@ impl Run {
         };
         let when = format!("at kill {}", self.kills);
         self.notes.push(Note { when, confirmed, accepted, letter });
+        self.start_again()
+    }
+
+    fn start_again(&mut self) -> Result<()> {
+        self.starts.push(self.broker.state().accepted.len());
         self.child.start()
     }
 
@@ -251,7 +259,7 @@ impl Run {
             Err(error) => self.wrong.push(format!("SIGTERM: {error:#}")),
         }
         self.note("after a SIGTERM").await?;
-        self.child.start()
+        self.start_again()
     }
 
     /// Leaves the server down for a while, then starts it.
@@ -365,6 +373,8 @@ impl Run {
             redriven,
             limit: LIMIT,
             notes: self.notes,
+            starts: self.starts,
+            cuts: self.sky.cuts(),
         };
         let verdict = judge(&evidence);
         for (name, lines) in verdict.wrongs() {
