@@ -55,7 +55,8 @@ impl Problem {
             let found = format!("the server did not answer a question: {error}");
             let problem = Self::new(found, "check the way to the server and its log");
             let cause = std::error::Error::source(error);
-            let lost = error.is_closed() || cause.is_some_and(|cause| cause.is::<std::io::Error>());
+            let lost = error.is_closed()
+                || cause.is_some_and(|e| e.downcast_ref::<std::io::Error>().is_some());
             return if lost { Self { passing: Passing::ByItself, ..problem } } else { problem };
         };
         let problem = Self::new(
