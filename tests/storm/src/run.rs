@@ -212,7 +212,16 @@ impl Run {
             Strike::LargeTransaction(events) => {
                 let client = self.source.postgres.connect(&self.source.database).await?;
                 let mut rng = self.rng.fork();
-                self.side.spawn(async move { large_transaction(&client, events, &mut rng).await });
+                let cut =
+                    Cut { after: rng.usize(100_000..500_000), to_relay: true, reset: rng.bool() };
+                // Half of them are cut off in the middle: to be read on from there.
+                if rng.bool() {
+                    large_transaction(&client, events, &mut rng).await;
+                    self.proxy.cut(cut);
+                } else {
+                    self.side
+                        .spawn(async move { large_transaction(&client, events, &mut rng).await });
+                }
                 Ok(())
             }
         }
