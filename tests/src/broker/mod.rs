@@ -395,14 +395,22 @@ async fn misbehave(
         Some(Fault::Forbid(code)) => {
             protocol.refuse(403, &refusal(code, "The security token is not valid, or not any more"))
         }
-        Some(Fault::Shuffle) => take_in(Order::Reversed, HashMap::new()),
+        Some(Fault::Shuffle(places)) => {
+            take_in(Order::Reversed, failing(places, "InternalError", false))
+        }
         Some(Fault::FailEntries { places, code, sender_fault }) => {
-            let failed = places
-                .into_iter()
-                .map(|at| (at, (refusal(code, "Failed as the test asked"), sender_fault)));
-            take(failed.collect())
+            take(failing(places, code, sender_fault))
         }
     }
+}
+
+fn failing(
+    places: Vec<usize>,
+    code: &'static str,
+    sender_fault: bool,
+) -> HashMap<usize, (Refusal, bool)> {
+    let failed = |at| (at, (refusal(code, "Failed as the test asked"), sender_fault));
+    places.into_iter().map(failed).collect()
 }
 
 /// The order in which an answer names the entries.
