@@ -6,6 +6,7 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod claim_checks;
 mod crash;
 mod delivery;
 mod faults;

@@ -13,11 +13,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+mod claim_check;
 mod destination;
 mod error;
 mod keys;
 mod table;
 
+pub use claim_check::ClaimCheck;
 pub use destination::{Destination, Settings};
 pub use error::ConfigError;
 pub use keys::KEYS;
@@ -58,6 +60,8 @@ pub struct Config {
     pub route: Vec<Route>,
     /// What holds for one destination and not for the others.
     pub destination: Vec<Destination>,
+    /// Where bodies go that are too large for a message.
+    pub claim_check: ClaimCheck,
     /// How values of tables are written.
     pub values: Values,
     /// The tables whose changes are events, beside the outbox.
@@ -233,6 +237,7 @@ impl Config {
                 found: slot.clone(),
             });
         }
+        self.claim_check.check()?;
         for table in &self.table {
             table.rule()?;
         }
@@ -285,7 +290,7 @@ impl Config {
         if addresses.is_empty() {
             return Err(ConfigError::Missing { key: "publish.to", variable: "RELAY_TOPIC_ARN" });
         }
-        let settings = destination::settings(&self.publish, &self.destination, &addresses)?;
+        let settings = destination::settings(self, &addresses)?;
         Ok(Destinations { addresses, settings, default, by_type })
     }
 }

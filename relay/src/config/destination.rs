@@ -1,6 +1,6 @@
 //! `[[destination]]`: what holds for one destination and not for the others.
 
-use super::{ConfigError, Publish};
+use super::{Config, ConfigError};
 use crate::publish::Address;
 use envelope::Format;
 use serde::Deserialize;
@@ -16,6 +16,10 @@ pub struct Destination {
     /// What its messages look like.
     #[serde(default)]
     pub format: Option<Format>,
+    /// Whether what is too large for it goes to the bucket of `[claim_check]`; true where it is
+    /// not set.
+    #[serde(default)]
+    pub claim_check: Option<bool>,
 }
 
 /// What holds for one destination, with the defaults put in.
@@ -23,12 +27,21 @@ pub struct Destination {
 pub struct Settings {
     /// What its messages look like.
     pub format: Format,
+    /// Whether what is too large for it is put elsewhere, where there is a bucket.
+    pub claim_check: bool,
+    /// The most bytes of an event that it can be sent.
+    pub largest: usize,
 }
 
 impl Settings {
     /// Those of `[publish]`, and over them what the destination's own section says.
-    fn of(publish: &Publish, own: Option<&Destination>) -> Self {
-        Self { format: own.and_then(|own| own.format).unwrap_or(publish.format) }
+    fn of(config: &Config, own: Option<&Destination>) -> Self {
+        let claim_check = own.and_then(|own| own.claim_check).unwrap_or(true);
+        Self {
+            format: own.and_then(|own| own.format).unwrap_or(config.publish.format),
+            claim_check,
+            largest: config.claim_check.largest(claim_check),
+        }
     }
 }
 
@@ -37,12 +50,11 @@ impl Settings {
 /// # Errors
 /// When a section is of no address that events go to, or of one that has a section already.
 pub(super) fn settings(
-    publish: &Publish,
-    sections: &[Destination],
+    config: &Config,
     addresses: &[Address],
 ) -> Result<Vec<Settings>, ConfigError> {
     let mut own: Vec<Option<&Destination>> = vec![None; addresses.len()];
-    for section in sections {
+    for section in &config.destination {
         let key = || format!("destination.to {:?}", section.to);
         let address: Address =
             section.to.parse().map_err(|source| ConfigError::Address { key: key(), source })?;
@@ -60,7 +72,7 @@ pub(super) fn settings(
             });
         }
     }
-    Ok(own.into_iter().map(|own| Settings::of(publish, own)).collect())
+    Ok(own.into_iter().map(|own| Settings::of(config, own)).collect())
 }
 
 #[cfg(test)]

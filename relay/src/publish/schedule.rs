@@ -21,6 +21,8 @@ pub struct BatchLimits {
     pub entries: usize,
     /// Bytes in one request and in one entry, bodies and attributes together.
     pub bytes: usize,
+    /// What is done with an entry that is too large; without it, it cannot be sent.
+    pub claim_check: Option<super::Claim>,
 }
 
 /// An entry that was handed out; its key waits until it comes back.
@@ -121,7 +123,7 @@ impl Lane {
                 self.ready.pop_front();
                 continue;
             };
-            let (size, alone) = (first.bytes(), first.alone);
+            let (size, alone) = (self.limits.in_request(first), first.alone);
             if alone && !batch.is_empty() {
                 break;
             }
@@ -295,7 +297,7 @@ mod tests {
     use std::time::Duration;
     use uuid::Uuid;
 
-    const LIMITS: BatchLimits = BatchLimits { entries: 10, bytes: 1000 };
+    const LIMITS: BatchLimits = BatchLimits { entries: 10, bytes: 1000, claim_check: None };
 
     fn entry(destination: usize, key: &str, ordinal: u32, bytes: usize) -> Outgoing {
         Outgoing {
@@ -351,7 +353,7 @@ mod tests {
     fn after_a_failed_request_one_probe_goes_at_a_time() {
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
-        let mut schedule = Schedule::new(vec![BatchLimits { entries: 1, bytes: 1000 }], 10_000, 8);
+        let mut schedule = Schedule::new(vec![BatchLimits { entries: 1, ..LIMITS }], 10_000, 8);
         for key in ["a", "b", "c"] {
             schedule.push(entry(0, key, 0, 1));
         }

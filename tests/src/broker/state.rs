@@ -1,7 +1,7 @@
 //! Topics, queues, and the record of what was accepted. Pure but for the `now` it is handed.
 
 use super::rules::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -57,6 +57,18 @@ pub struct State {
     pub violations: Vec<String>,
     /// Requests to publish, whatever became of them.
     pub requests: u64,
+    /// The objects of each bucket of S3, by key.
+    pub buckets: HashMap<String, HashMap<String, Vec<u8>>>,
+    /// Requests to put an object, whatever became of them.
+    pub puts: u64,
+    /// The next requests of S3 are refused with these statuses and codes, one each.
+    pub object_faults: VecDeque<(u16, &'static str)>,
+    /// Access keys whose requests are refused as expired.
+    pub expired_keys: HashSet<String>,
+    /// The access keys that requests were signed with, each time another.
+    pub access_keys: Vec<String>,
+    /// The `user-agent` of each request to publish or to S3, each once.
+    pub user_agents: HashSet<String>,
     in_flight: HashSet<(String, String)>,
     pub(super) visibility: Duration,
 }
