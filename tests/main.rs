@@ -6,8 +6,10 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod breaker;
 mod claim_checks;
 mod crash;
+mod dead_letters;
 mod delivery;
 mod faults;
 mod formats;
@@ -16,6 +18,7 @@ mod idle;
 mod large;
 mod memory;
 mod ordering;
+mod outcomes;
 mod overload;
 mod partitions;
 mod preconditions;

@@ -3,7 +3,9 @@
 //! Knows: the keys, their defaults, and how the two sources are merged. Must
 //! not know: the process's environment, which is handed in.
 
+use crate::pipeline::OnPoison;
 use crate::publish::Address;
+use crate::publish::schedule::Ordering;
 use crate::table::TableRule;
 use crate::value::Numeric;
 use bytesize::ByteSize;
@@ -126,8 +128,15 @@ pub struct Publish {
     pub format: Format,
     /// How many bytes of events may be on their way.
     pub bytes_in_flight: ByteSize,
-    /// How many requests one destination may have in flight.
-    pub requests_in_flight: usize,
+    /// Which events wait for each other.
+    pub ordering: Ordering,
+    /// What is done with an event that its destination refuses for good.
+    pub on_poison: OnPoison,
+    /// How many requests one destination may have in flight at most; how many are of use is
+    /// found out.
+    pub requests_in_flight: u32,
+    /// And at least, whatever is found out.
+    pub requests_in_flight_at_least: u32,
     /// How long a shutdown waits for events that are on their way.
     #[serde(deserialize_with = "duration")]
     pub shutdown_grace: Duration,
@@ -140,7 +149,10 @@ impl Default for Publish {
             source: None,
             format: Format::default(),
             bytes_in_flight: ByteSize::mib(32),
-            requests_in_flight: 64,
+            ordering: Ordering::default(),
+            on_poison: OnPoison::default(),
+            requests_in_flight: 512,
+            requests_in_flight_at_least: 1,
             shutdown_grace: Duration::from_secs(20),
         }
     }
@@ -226,6 +238,14 @@ impl Config {
                 key: "publish.requests_in_flight",
                 expected: "1 to 4096",
                 found: self.publish.requests_in_flight.to_string(),
+            });
+        }
+        let most = self.publish.requests_in_flight;
+        if !(1..=most).contains(&self.publish.requests_in_flight_at_least) {
+            return Err(ConfigError::Range {
+                key: "publish.requests_in_flight_at_least",
+                expected: "1 to publish.requests_in_flight",
+                found: self.publish.requests_in_flight_at_least.to_string(),
             });
         }
         let slot = &self.postgres.slot;

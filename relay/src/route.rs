@@ -10,6 +10,8 @@ use std::collections::HashMap;
 pub struct Routes {
     by_type: HashMap<String, DestinationId>,
     default: Option<DestinationId>,
+    /// By their addresses.
+    by_address: HashMap<String, DestinationId>,
     /// By the place of a destination.
     settings: Vec<Settings>,
 }
@@ -22,6 +24,10 @@ impl Routes {
         Self {
             by_type: by_type.map(|(name, at)| (name.clone(), DestinationId(*at))).collect(),
             default: destinations.default.map(DestinationId),
+            by_address: (0..)
+                .zip(&destinations.addresses)
+                .map(|(at, address)| (address.to_string(), DestinationId(at)))
+                .collect(),
             settings: destinations.settings.clone(),
         }
     }
@@ -36,6 +42,14 @@ impl Routes {
     #[must_use]
     pub fn destination(&self, aggregate_type: &str) -> Option<DestinationId> {
         self.by_type.get(aggregate_type).copied().or(self.default)
+    }
+
+    /// Where a dead letter goes again: to the address it was meant for, or where the routes of
+    /// today send its like when events do not go there any more.
+    #[must_use]
+    pub fn redriven(&self, address: &str, aggregate_type: Option<&str>) -> Option<DestinationId> {
+        let same = self.by_address.get(address).copied();
+        same.or_else(|| self.destination(aggregate_type?))
     }
 
     /// The format of a destination.

@@ -1,7 +1,9 @@
 //! `[[destination]]`: what holds for one destination and not for the others.
 
 use super::{Config, ConfigError};
+use crate::pipeline::OnPoison;
 use crate::publish::Address;
+use crate::publish::schedule::Ordering;
 use envelope::Format;
 use serde::Deserialize;
 
@@ -20,6 +22,12 @@ pub struct Destination {
     /// not set.
     #[serde(default)]
     pub claim_check: Option<bool>,
+    /// Which of its events wait for each other.
+    #[serde(default)]
+    pub ordering: Option<Ordering>,
+    /// What is done with an event that it refuses for good.
+    #[serde(default)]
+    pub on_poison: Option<OnPoison>,
 }
 
 /// What holds for one destination, with the defaults put in.
@@ -31,16 +39,24 @@ pub struct Settings {
     pub claim_check: bool,
     /// The most bytes of an event that it can be sent.
     pub largest: usize,
+    /// Which of its events wait for each other.
+    pub ordering: Ordering,
+    /// What is done with an event that it refuses for good.
+    pub on_poison: OnPoison,
 }
 
 impl Settings {
     /// Those of `[publish]`, and over them what the destination's own section says.
     fn of(config: &Config, own: Option<&Destination>) -> Self {
-        let claim_check = own.and_then(|own| own.claim_check).unwrap_or(true);
+        let unset = Destination::default();
+        let own = own.unwrap_or(&unset);
+        let claim_check = own.claim_check.unwrap_or(true);
         Self {
-            format: own.and_then(|own| own.format).unwrap_or(config.publish.format),
+            format: own.format.unwrap_or(config.publish.format),
             claim_check,
             largest: config.claim_check.largest(claim_check),
+            ordering: own.ordering.unwrap_or(config.publish.ordering),
+            on_poison: own.on_poison.unwrap_or(config.publish.on_poison),
         }
     }
 }

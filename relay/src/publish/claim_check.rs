@@ -4,6 +4,7 @@
 //! the same object again. A claim check that cannot be put is an outcome of its entry like any
 //! other, so the event waits, its key with it, and is tried again.
 
+use super::outcome::OF_BUCKET;
 use super::schedule::BatchLimits;
 use super::{Class, Outcome, Outgoing};
 use bytes::Bytes;
@@ -64,6 +65,7 @@ pub struct ClaimChecks {
     reference: usize,
     /// How much may be held a second time for the puts under way; shared by all destinations.
     room: Arc<Semaphore>,
+    most_permits: usize,
 }
 
 impl ClaimChecks {
@@ -89,6 +91,7 @@ impl ClaimChecks {
             above: above.unwrap_or(usize::MAX),
             format: Format::default(),
             room: Arc::new(Semaphore::new(permits(largest))),
+            most_permits: permits(largest),
         }
     }
 
@@ -130,8 +133,10 @@ impl ClaimChecks {
             Format::Relay | Format::Payload => None,
         };
         let content = head_and_data.map_or(event.body.as_str(), |(_, data)| data);
-        let wanted = u32::try_from(permits(content.len())).unwrap_or(u32::MAX);
-        // The largest event has all of the room, and the semaphore is never closed.
+        // The largest event has all of the room, and so has one that is a little larger when it is
+        // sealed. The semaphore is never closed.
+        let wanted = permits(content.len()).min(self.most_permits);
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
         let _room = self.room.acquire_many(wanted).await;
         let object = Bytes::copy_from_slice(content.as_bytes());
         let put = self.store.put(&check.bucket, &check.key, object).await;
@@ -177,7 +182,7 @@ fn failed(bucket: &str, error: &s3::Error) -> Outcome {
     };
     Outcome::Failed {
         class,
-        code: code.to_owned(),
+        code: format!("{OF_BUCKET}{code}"),
         message: format!("its claim check could not be put into the bucket {bucket}: {error}"),
         whole_request: false,
     }
@@ -186,7 +191,7 @@ fn failed(bucket: &str, error: &s3::Error) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publish::Sealed;
+    use crate::publish::{Sealed, is_throttling};
     use uuid::Uuid;
 
     fn entry(body: String) -> Outgoing {
@@ -224,9 +229,11 @@ mod tests {
         let class = |status, code: &str| {
             let error =
                 s3::Error::Refused { status, code: code.to_owned(), message: String::new() };
-            let Outcome::Failed { class, whole_request: false, .. } = failed("b", &error) else {
+            let Outcome::Failed { class, whole_request: false, code, .. } = failed("b", &error)
+            else {
                 panic!("expected a failure of one entry");
             };
+            assert!(!is_throttling(&code), "{code} slows the destination down");
             class
         };
         for code in ["SlowDown", "RequestTimeout", "ExpiredToken", "EntityTooLarge", "new"] {

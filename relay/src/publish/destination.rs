@@ -98,6 +98,8 @@ impl DestinationError {
 #[derive(Clone, Debug)]
 pub struct Destination {
     address: Address,
+    /// The address as it was written.
+    name: String,
     kind: Kind,
     claim_checks: Option<ClaimChecks>,
 }
@@ -123,7 +125,7 @@ impl Destination {
             Address::QueueArn(arn) => Kind::Queue(Queue::by_arn(config, arn)),
             Address::QueueUrl(url) => Kind::Queue(Queue::by_url(config, url.clone())),
         };
-        Self { address, kind, claim_checks: None }
+        Self { name: address.to_string(), address, kind, claim_checks: None }
     }
 
     /// The same, with a place for what is too large for it.
@@ -207,10 +209,7 @@ impl Publisher for Destination {
     }
 
     fn name(&self) -> &str {
-        match &self.kind {
-            Kind::Topic(topic) => topic.name(),
-            Kind::Queue(queue) => queue.name(),
-        }
+        &self.name
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod aws;
 mod backoff;
+pub mod breaker;
 mod claim_check;
+pub mod concurrency;
 mod destination;
 mod null;
 mod outcome;
@@ -15,7 +17,7 @@ pub use backoff::backoff;
 pub use claim_check::{Claim, ClaimChecks};
 pub use destination::{Address, AddressError, Destination, DestinationError};
 pub use null::Null;
-pub use outcome::{Class, Outcome, classify};
+pub use outcome::{CODES, Class, Outcome, classify, is_throttling};
 
 use crate::ledger::TransactionId;
 use envelope::{Position, SIZE_ATTRIBUTE};
@@ -100,6 +102,16 @@ impl Outgoing {
     fn attribute_bytes(&self) -> usize {
         let attributes = self.event.attributes.iter();
         attributes.map(|(name, value)| name.len() + data_type(name).len() + value.len()).sum()
+    }
+
+    /// The memory that it takes, in bytes: what the budget counts.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let event = &self.event;
+        let attributes: usize = event.attributes.iter().map(|(_, value)| value.capacity()).sum();
+        let places = event.attributes.capacity() * size_of::<(&str, String)>();
+        let texts = event.body.capacity() + event.key.capacity() + event.event_type.capacity();
+        size_of::<Self>() + texts + places + attributes
     }
 }
 

@@ -1,23 +1,36 @@
 //! The clients that are measured, each in a process of its own.
 
+use crate::broker::Broker;
+use crate::canned::Canned;
+use crate::measure::{Cost, peak};
+use crate::sink::Watched;
+use crate::{canned, sdk};
 use anyhow::{Context, Result, bail};
 use pgwire_replication::client::ReplicationEvent;
 use pgwire_replication::{Lsn, ReplicationClient, ReplicationConfig, TlsConfig};
 use relay::pipeline::{Setup, run as run_pipeline};
-use relay::publish::schedule::BatchLimits;
-use relay::publish::{DestinationId, Null, Outcome, Outgoing, Publisher};
+use relay::publish::{Address, Destination, DestinationId, Null, Publisher, aws_config};
 use relay::route::Routes;
-use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
-use tokio::sync::Notify;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Client {
+    /// The relay, to a sink or to a topic or queue.
+    Relay(Relay),
+    /// The crate pgwire-replication, which hands out bytes.
+    Pgwire(Slot),
+    /// The bare AWS SDK.
+    Sdk(sdk::Options),
+    /// The server that the clients publish to.
+    Canned(canned::Options),
+}
+
+/// What a client reads.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Options {
-    /// Which.
-    #[arg(value_enum)]
-    client: Client,
+pub(crate) struct Slot {
     /// The connection string.
     #[arg(long)]
     url: String,
@@ -30,75 +43,99 @@ pub(crate) struct Options {
     /// The publication.
     #[arg(long, default_value = crate::load::PUBLICATION)]
     publication: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Relay {
+    #[command(flatten)]
+    slot: Slot,
     /// Print the most memory that was resident, in MiB, at the end.
     #[arg(long)]
     peak: bool,
-    /// Write for each event its id and when it was seen into this file.
+    /// Write for each event its id and when it was accepted into this file.
     #[arg(long)]
     seen: Option<PathBuf>,
+    /// The topic or queue; without it, the null sink.
+    #[arg(long)]
+    to: Option<Address>,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Client {
-    Relay,
-    Pgwire,
-}
-
-pub(crate) async fn run(options: Options) -> Result<()> {
+pub(crate) async fn run(client: Client) -> Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    match (options.client, &options.seen) {
-        (Client::Pgwire, _) => pgwire(options).await,
-        (Client::Relay, None) => {
-            let null = Null::until(options.events);
-            let done = null.clone();
-            relay(&options, null, async move { done.reached().await }).await
-        }
-        (Client::Relay, Some(file)) => {
-            let clocked = Clocked::new(options.events);
-            let done = Arc::clone(&clocked.done);
-            relay(&options, clocked.clone(), async move { done.notified().await }).await?;
-            clocked.write(file)
-        }
+    match client {
+        Client::Relay(mut options) => match options.to.take() {
+            Some(address) => {
+                let mut destination =
+                    Destination::new(&aws_config(address.region()).await, address);
+                destination.learn_limits().await?;
+                relay(options, destination).await
+            }
+            None => {
+                let null = Null::until(options.slot.events);
+                relay(options, null).await
+            }
+        },
+        Client::Pgwire(slot) => pgwire(slot).await,
+        Client::Sdk(options) => sdk::run(options).await,
+        Client::Canned(options) => canned::run(options).await,
     }
 }
 
-async fn relay<P: Publisher>(
-    options: &Options,
-    publisher: P,
-    until: impl Future<Output = ()>,
-) -> Result<()> {
+async fn relay<P: Publisher>(options: Relay, publisher: P) -> Result<()> {
+    let Relay { slot, peak: print_peak, seen, .. } = options;
+    let publisher = Watched::new(publisher, slot.events, seen.is_some());
+    let watch = publisher.watch();
     let setup = Setup {
-        dsn: options.url.parse()?,
-        slot: options.slot.clone(),
-        publication: options.publication.clone(),
+        dsn: slot.url.parse()?,
+        slot: slot.slot,
+        publication: slot.publication,
         source: "bench".to_owned(),
         tables: Vec::new(),
         numbers: relay::value::Numbers::default(),
         routes: Routes::all_to(DestinationId(0)),
-        publishers: vec![publisher],
+        destinations: vec![publisher.into()],
         bytes_in_flight: 32 << 20,
-        requests_in_flight: 64,
+        requests_in_flight: 1..=512,
         shutdown_grace: Duration::from_secs(10),
         confirmed_time: Arc::default(),
     };
-    let report = run_pipeline(setup, until).await?;
-    if report.published < options.events {
-        bail!("expected {} events, found {}", options.events, report.published);
+    let report = run_pipeline(setup, watch.reached()).await?;
+    if report.published < slot.events {
+        bail!("expected {} events, found {}", slot.events, report.published);
     }
-    if options.peak {
-        let status = std::fs::read_to_string("/proc/self/status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib: u64 = line.context("expected VmHWM")?.trim().trim_end_matches(" kB").parse()?;
-        println!("peak {}", kib / 1024);
+    if let Some(file) = &seen {
+        watch.write(file)?;
+    }
+    let (cost, requests) = watch.cost().context("expected the cost of the events")?;
+    Cost { peak: peak()?, ..cost }.print(requests);
+    if print_peak {
+        println!("peak {}", peak()? >> 20);
     }
     Ok(())
 }
 
+/// The relay as a process of its own, to the null sink or to a topic or queue.
+pub(crate) fn relay_command(
+    url: &str,
+    slot: &str,
+    events: u32,
+    to: Option<(Broker, &Canned)>,
+) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["client", "relay", "--slot", slot, "--url", url]);
+    command.args(["--events", &events.to_string()]);
+    if let Some((broker, canned)) = to {
+        local::ministack::point_at(&mut command, &canned.endpoint);
+        command.args(["--to", &broker.address(&canned.endpoint)]);
+    }
+    Ok(command)
+}
+
 /// Counts the rows, as far as this client goes: it hands out bytes, and knows no outbox.
-async fn pgwire(options: Options) -> Result<()> {
+async fn pgwire(options: Slot) -> Result<()> {
     let dsn: dsn::Dsn = options.url.parse()?;
     let port = dsn.config().get_ports().first().copied().unwrap_or(5432);
     let password = dsn.config().get_password().map(String::from_utf8_lossy).unwrap_or_default();
@@ -126,56 +163,4 @@ async fn pgwire(options: Options) -> Result<()> {
         }
     }
     bail!("expected {} rows, found the end of the stream after {rows}", options.events)
-}
-
-/// A sink that takes note of when each event reached it.
-#[derive(Clone, Debug)]
-struct Clocked {
-    seen: Arc<Mutex<Vec<(uuid::Uuid, SystemTime)>>>,
-    events: usize,
-    done: Arc<Notify>,
-}
-
-impl Clocked {
-    fn new(events: u64) -> Self {
-        let events = usize::try_from(events).unwrap_or(usize::MAX);
-        Self {
-            seen: Arc::new(Mutex::new(Vec::with_capacity(events))),
-            events,
-            done: Arc::default(),
-        }
-    }
-
-    fn write(&self, file: &std::path::Path) -> Result<()> {
-        let file = std::fs::File::create(file).context("write what was seen")?;
-        let mut file = std::io::BufWriter::new(file);
-        let seen = self.seen.lock().map_err(|_| anyhow::anyhow!("a sink failed"))?;
-        for (id, at) in &*seen {
-            let micros = at.duration_since(SystemTime::UNIX_EPOCH)?.as_micros();
-            writeln!(file, "{id} {micros}")?;
-        }
-        file.flush()?;
-        Ok(())
-    }
-}
-
-impl Publisher for Clocked {
-    async fn publish(&self, batch: &[&Outgoing]) -> Vec<Outcome> {
-        let now = SystemTime::now();
-        if let Ok(mut seen) = self.seen.lock() {
-            seen.extend(batch.iter().map(|entry| (entry.event.event_id, now)));
-            if seen.len() >= self.events {
-                self.done.notify_one();
-            }
-        }
-        vec![Outcome::Accepted; batch.len()]
-    }
-
-    fn limits(&self) -> BatchLimits {
-        BatchLimits { entries: 10, bytes: 256 * 1024 }
-    }
-
-    fn name(&self) -> &str {
-        "clocked"
-    }
 }

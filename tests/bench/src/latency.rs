@@ -1,9 +1,13 @@
-//! From commit to the sink, at a steady pace.
+//! From commit to the sink, or to the broker's answer, at a steady pace.
 
+use crate::broker::Broker;
+use crate::canned::Canned;
+use crate::clients;
 use crate::load::{Source, connections};
+use crate::measure::Cost;
 use anyhow::{Context, Result, ensure};
 use std::collections::HashMap;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -14,21 +18,29 @@ pub(crate) struct Latency {
     pub(crate) reached: f64,
     pub(crate) p50: f64,
     pub(crate) p99: f64,
+    /// The relay's most memory, in bytes.
+    pub(crate) peak: u64,
 }
 
 /// Writes at this pace while the relay reads, and compares each event's arrival with the
-/// time that the server gave its commit.
-pub(crate) async fn at(source: &Source, rate: u32, seconds: u32) -> Result<Latency> {
+/// time that the server gave its commit: at the null sink, or accepted by the broker.
+pub(crate) async fn at(
+    source: &Source,
+    keys: u32,
+    rate: u32,
+    seconds: u32,
+    to: Option<(Broker, &Canned)>,
+) -> Result<Latency> {
     source.client.batch_execute("truncate relay.outbox; checkpoint").await?;
     source.make_slot("latency").await?;
     let folder = tempfile::tempdir()?;
     let seen = folder.path().join("seen");
     let events = rate / connections(rate) * connections(rate) * seconds;
-    let mut relay = Command::new(std::env::current_exe()?)
-        .args(["client", "relay", "--slot", "latency", "--url", &source.url()])
-        .args(["--events", &events.to_string(), "--seen"])
+    let mut relay = clients::relay_command(&source.url(), "latency", events, to)?
+        .arg("--seen")
         .arg(&seen)
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .spawn()
         .context("start the relay")?;
     let streams = "select count(*) = 1 from pg_stat_replication where state = 'streaming'";
@@ -37,9 +49,9 @@ pub(crate) async fn at(source: &Source, rate: u32, seconds: u32) -> Result<Laten
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let began = std::time::Instant::now();
-    source.pace(rate, seconds).await?;
+    source.pace(rate, seconds, keys).await?;
     let reached = f64::from(events) / began.elapsed().as_secs_f64();
-    ensure!(relay.wait()?.success(), "the relay failed");
+    let (cost, _) = Cost::told(&relay.wait_with_output()?)?;
     source.drop_slot("latency").await?;
     let mut late = compare(source, &std::fs::read_to_string(&seen)?).await?;
     late.sort_unstable();
@@ -47,7 +59,7 @@ pub(crate) async fn at(source: &Source, rate: u32, seconds: u32) -> Result<Laten
         let micros = late.get((late.len() * p / 100).min(late.len() - 1)).copied().unwrap_or(0);
         Duration::from_micros(u64::try_from(micros).unwrap_or(0)).as_secs_f64() * 1000.0
     };
-    Ok(Latency { rate, reached, p50: percentile(50), p99: percentile(99) })
+    Ok(Latency { rate, reached, p50: percentile(50), p99: percentile(99), peak: cost.peak })
 }
 
 async fn compare(source: &Source, seen: &str) -> Result<Vec<i64>> {

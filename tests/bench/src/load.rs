@@ -10,23 +10,26 @@ use tokio_postgres::Client;
 /// The publication that every client reads.
 pub(crate) const PUBLICATION: &str = "bench";
 
+/// How many ordering keys the events have, where a benchmark does not say otherwise.
+pub(crate) const KEYS: u32 = 10_000;
+
 /// Writers of rows: many at once in transactions of a given size, or so many a second.
 ///
 /// They run in the server, so that the load costs as little beside the clients as it can.
 const PROCEDURES: &str = "
-create procedure public.fill(total int, in_one int) language plpgsql as $$
+create procedure public.fill(total int, in_one int, keys int) language plpgsql as $$
 begin
   for n in 1 .. total loop
     insert into relay.outbox
       (aggregate_type, aggregate_id, aggregate_version, event_type, correlation_id, data, metadata)
-    values ('order', 'order-' || (n * 7919::bigint) % 10000, n, 'order.changed', relay.uuid_v7(),
+    values ('order', 'order-' || (n * 7919::bigint) % keys, n, 'order.changed', relay.uuid_v7(),
       json_build_object('id', n, 'status', 'paid', 'note', repeat('a note on the order ', 12)),
       '{\"user_id\": \"u-4711\"}');
     if n % in_one = 0 then commit; end if;
   end loop;
 end $$;
 
-create procedure public.pace(per_second int, seconds int) language plpgsql as $$
+create procedure public.pace(per_second int, seconds int, keys int, first int) language plpgsql as $$
 declare
   began timestamptz := clock_timestamp();
   every interval := interval '1 second' / per_second;
@@ -37,7 +40,7 @@ begin
     if early > 0 then perform pg_sleep(early); end if;
     insert into relay.outbox
       (aggregate_type, aggregate_id, aggregate_version, event_type, correlation_id, data, metadata)
-    values ('order', 'order-' || (n * 7919::bigint) % 10000, n, 'order.changed', relay.uuid_v7(),
+    values ('order', 'order-' || (first + n * 7919::bigint) % keys, n, 'order.changed', relay.uuid_v7(),
       json_build_object('id', n, 'status', 'paid', 'note', repeat('a note on the order ', 12)),
       '{\"user_id\": \"u-4711\"}');
     commit;
@@ -77,11 +80,17 @@ impl Source {
     }
 
     /// Writes a backlog behind a fresh slot, and returns the end of the log.
-    pub(crate) async fn backlog(&self, slot: &str, rows: u32, in_one: u32) -> Result<String> {
+    pub(crate) async fn backlog(
+        &self,
+        slot: &str,
+        rows: u32,
+        in_one: u32,
+        keys: u32,
+    ) -> Result<String> {
         self.make_slot(slot).await?;
         let writer = self.postgres.connect(&self.database).await?;
         writer.batch_execute("set synchronous_commit = off").await?;
-        writer.batch_execute(&format!("call public.fill({rows}, {in_one})")).await?;
+        writer.batch_execute(&format!("call public.fill({rows}, {in_one}, {keys})")).await?;
         // A checkpoint now is none in the middle of a measurement.
         self.client.batch_execute("checkpoint").await?;
         let end = self.client.query_one("select pg_current_wal_insert_lsn()::text", &[]).await?;
@@ -114,13 +123,16 @@ impl Source {
     }
 
     /// Writes so many 1-row transactions a second, over as many connections as that takes.
-    pub(crate) async fn pace(&self, per_second: u32, seconds: u32) -> Result<()> {
+    pub(crate) async fn pace(&self, per_second: u32, seconds: u32, keys: u32) -> Result<()> {
         let mut writers = JoinSet::new();
-        for _ in 0..connections(per_second) {
+        for connection in 0..connections(per_second) {
             let writer = self.postgres.connect(&self.database).await?;
             let own = per_second / connections(per_second);
+            // Each begins at another key, or all would write to one at the same time.
+            let first = keys / connections(per_second) * connection;
             writers.spawn(async move {
-                writer.batch_execute(&format!("call public.pace({own}, {seconds})")).await
+                let pace = format!("call public.pace({own}, {seconds}, {keys}, {first})");
+                writer.batch_execute(&pace).await
             });
         }
         while let Some(done) = writers.join_next().await {

@@ -1,10 +1,15 @@
 //! Benchmarks: the relay beside others, in turns, in one run.
 
+mod broker;
+mod canned;
 mod clients;
 mod latency;
 mod load;
 mod measure;
+mod publish;
 mod report;
+mod sdk;
+mod sink;
 mod source;
 
 use clap::{Parser, Subcommand};
@@ -21,9 +26,11 @@ struct Arguments {
 enum Command {
     /// Drain a backlog from a slot, and the latency from commit to the sink.
     Source(source::Options),
+    /// Publish a backlog to a canned server, beside the bare SDK; the latency from commit to accepted.
+    Publish(publish::Options),
     /// One of the clients, in a process of its own so that it can be measured.
-    #[command(hide = true)]
-    Client(clients::Options),
+    #[command(hide = true, subcommand)]
+    Client(clients::Client),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -31,6 +38,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match Arguments::parse().command {
         Command::Source(options) => runtime.block_on(source::run(options)),
+        Command::Publish(options) => runtime.block_on(publish::run(options)),
         Command::Client(options) => runtime.block_on(clients::run(options)),
     }
 }

@@ -51,3 +51,13 @@ pub(crate) fn table(title: &str, lines: &[Line]) {
         );
     }
 }
+
+/// A time in microseconds, to print.
+pub(crate) fn microseconds(time: Duration) -> String {
+    format!("{:.1}", time.as_secs_f64() * 1e6)
+}
+
+/// A size in MiB, to print.
+pub(crate) fn mib(bytes: u64) -> String {
+    format!("{}", bytes.div_ceil(1 << 20))
+}

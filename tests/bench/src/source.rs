@@ -1,7 +1,7 @@
 //! Draining a slot, in turns; then the latency.
 
 use crate::latency;
-use crate::load::{PUBLICATION, Source};
+use crate::load::{KEYS, PUBLICATION, Source};
 use crate::measure::{Cost, measure};
 use crate::report::{Line, table};
 use anyhow::{Context, Result};
@@ -47,7 +47,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     if !options.no_latency {
         println!("\n| commit to sink, at | reached | p50 ms | p99 ms |\n|--:|--:|--:|--:|");
         for rate in [1000, 5000, 10_000] {
-            let late = latency::at(&source, rate, options.seconds).await?;
+            let late = latency::at(&source, KEYS, rate, options.seconds, None).await?;
             println!(
                 "| {}/s | {:.0}/s | {:.2} | {:.2} |",
                 late.rate, late.reached, late.p50, late.p99
@@ -73,7 +73,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
 /// Each client drains the same backlog from a copy of its slot, in turns.
 async fn drain(source: &Source, options: &Options, base: &str, in_one: u32) -> Result<Vec<Line>> {
     eprintln!("writing {} rows in {in_one}-row transactions …", options.rows);
-    let end = source.backlog(base, options.rows, in_one).await?;
+    let end = source.backlog(base, options.rows, in_one, KEYS).await?;
     let clients = if options.no_yardstick { 2 } else { CLIENTS.len() };
     let mut costs: Vec<Vec<Cost>> = vec![Vec::new(); clients];
     for turn in 0..options.turns {
