@@ -62,7 +62,8 @@ impl Handler for Sizes {
 fn redeemer(world: &World, bucket: &str) -> ClaimChecks {
     let credentials = Credentials::new("test", "test", None, None, "test");
     let place = Place::new("us-east-1").at(Some(world.broker.endpoint().to_owned()));
-    let store = Store::new(place, SharedCredentialsProvider::new(credentials));
+    let store =
+        Store::new(place, SharedCredentialsProvider::new(credentials), consumer::s3::PRODUCT);
     claim_checks(store, bucket, 16 << 20)
 }
 

@@ -15,12 +15,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+mod aws;
 mod claim_check;
 mod destination;
 mod error;
 mod keys;
 mod table;
 
+pub use aws::Aws;
 pub use claim_check::ClaimCheck;
 pub use destination::{Destination, Settings};
 pub use error::ConfigError;
@@ -64,6 +66,8 @@ pub struct Config {
     pub destination: Vec<Destination>,
     /// Where bodies go that are too large for a message.
     pub claim_check: ClaimCheck,
+    /// In whose name the broker is reached, and by which endpoints.
+    pub aws: Aws,
     /// How values of tables are written.
     pub values: Values,
     /// The tables whose changes are events, beside the outbox.
@@ -258,6 +262,7 @@ impl Config {
             });
         }
         self.claim_check.check()?;
+        self.aws.check()?;
         for table in &self.table {
             table.rule()?;
         }

@@ -10,6 +10,9 @@ use std::sync::Arc;
 
 pub use ::s3::{Place, Store};
 
+/// What names this product in the user agent, as `app/…`.
+pub const PRODUCT: &str = concat!("relay-consumer-", env!("CARGO_PKG_VERSION"));
+
 /// A claim check of a bucket that is not ours.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("expected a claim check for the bucket {expected}, found one for {found}")]
@@ -42,7 +45,7 @@ pub fn claim_checks(store: Store, bucket: &str, most: usize) -> ClaimChecks {
 pub fn from_environment(bucket: &str, most: usize) -> ClaimChecks {
     let place = Place::new(variable("AWS_REGION").unwrap_or_default())
         .at(variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL")));
-    let store = Store::new(place, SharedCredentialsProvider::new(Environment));
+    let store = Store::new(place, SharedCredentialsProvider::new(Environment), PRODUCT);
     claim_checks(store, bucket, most)
 }
 

@@ -24,6 +24,8 @@ use aws_smithy_runtime_api::http::Request;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 use credentials::Cached;
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use sign::Call;
 use std::sync::Arc;
@@ -41,12 +43,15 @@ pub struct Store {
     connector: SharedHttpConnector,
     credentials: Arc<Cached>,
     place: Place,
+    user_agent: HeaderValue,
 }
 
 impl Store {
     /// A store at this place, with credentials from this provider; nothing is asked of it yet.
+    ///
+    /// `product` names the caller in the user agent, as `app/…`: letters, digits, hyphens, dots.
     #[must_use]
-    pub fn new(place: Place, credentials: SharedCredentialsProvider) -> Self {
+    pub fn new(place: Place, credentials: SharedCredentialsProvider, product: &str) -> Self {
         let settings = HttpConnectorSettings::builder()
             .connect_timeout(Duration::from_secs(3))
             .read_timeout(Duration::from_secs(15))
@@ -60,6 +65,9 @@ impl Store {
             connector: SharedHttpConnector::new(connector),
             credentials: Arc::new(Cached::new(credentials)),
             place,
+            // What cannot stand in a header is left out rather than fail over a name.
+            user_agent: HeaderValue::try_from(format!("app/{product}"))
+                .unwrap_or_else(|_| HeaderValue::from_static("app/s3")),
         }
     }
 
@@ -90,7 +98,8 @@ impl Store {
         let credentials = self.credentials.get().await?;
         let url = self.place.url(bucket, key);
         let call = Call { method, url: &url, headers: &[], body };
-        let request = call.signed(self.place.region(), credentials, SystemTime::now())?;
+        let mut request = call.signed(self.place.region(), credentials, SystemTime::now())?;
+        request.headers_mut().insert(USER_AGENT, self.user_agent.clone());
         let answer = tokio::time::timeout(LIMIT, self.answer(request, most));
         let error = match answer.await {
             Ok(Ok(body)) => return Ok(body),

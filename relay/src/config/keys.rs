@@ -55,6 +55,14 @@ pub const KEYS: &[(&str, &str, &str)] = &[
         "size above which a message goes there (the destination's limit)",
     ),
     ("claim_check.largest", "RELAY_CLAIM_CHECK_LARGEST", "largest event that goes there (16 MiB)"),
+    ("aws.role_arn", "RELAY_ROLE_ARN", "role to publish with (the chain's own credentials)"),
+    (
+        "aws.external_id",
+        "RELAY_ROLE_EXTERNAL_ID",
+        "what the role asks of those who take it on (none)",
+    ),
+    ("aws.dual_stack", "RELAY_DUAL_STACK", "endpoints with IPv6 too (false)"),
+    ("aws.fips", "RELAY_FIPS", "endpoints validated under FIPS 140 (false)"),
     ("outbox.keep", "RELAY_OUTBOX_KEEP", "how long published partitions are kept (7days)"),
     ("route", "RELAY_ROUTES", "in the variable: TYPE=ADDRESS, separated by commas"),
     ("values.numeric", "RELAY_NUMERIC", "numeric as a JSON string or number (string)"),
@@ -91,7 +99,7 @@ pub(super) fn set(file: &mut toml::Table, key: &str, value: &str) -> Result<(), 
         return Ok(());
     };
     let is_number = name.starts_with("requests_in_flight") || name == "partitions_ahead";
-    let value = if name == "failover" {
+    let value = if matches!(name, "failover" | "dual_stack" | "fips") {
         let switch: bool =
             value.parse().map_err(|_| format!("expected true or false, found {value:?}"))?;
         toml::Value::Boolean(switch)

@@ -1,5 +1,6 @@
 //! Where events go: an address from the configuration to a publisher.
 
+use super::identity::Identities;
 use super::schedule::BatchLimits;
 use super::sns::Topic;
 use super::sqs::Queue;
@@ -102,6 +103,7 @@ pub struct Destination {
     name: String,
     kind: Kind,
     claim_checks: Option<ClaimChecks>,
+    identities: Identities,
 }
 
 #[derive(Clone, Debug)]
@@ -125,7 +127,19 @@ impl Destination {
             Address::QueueArn(arn) => Kind::Queue(Queue::by_arn(config, arn)),
             Address::QueueUrl(url) => Kind::Queue(Queue::by_url(config, url.clone())),
         };
-        Self { name: address.to_string(), address, kind, claim_checks: None }
+        Self {
+            name: address.to_string(),
+            address,
+            kind,
+            claim_checks: None,
+            identities: Identities::default(),
+        }
+    }
+
+    /// The same, with the credentials that are to be forgotten when they are refused.
+    #[must_use]
+    pub(super) fn with_identities(self, identities: Identities) -> Self {
+        Self { identities, ..self }
     }
 
     /// The same, with a place for what is too large for it.
@@ -158,10 +172,14 @@ impl Destination {
     }
 
     async fn send(&self, batch: &[&Outgoing]) -> Vec<Outcome> {
-        match &self.kind {
+        let outcomes = match &self.kind {
             Kind::Topic(topic) => topic.publish(batch).await,
             Kind::Queue(queue) => queue.publish(batch).await,
+        };
+        if let Some(Outcome::Failed { code, whole_request: true, .. }) = outcomes.first() {
+            self.identities.refused(code);
         }
+        outcomes
     }
 
     /// Sends a batch of which some entries are put into S3 first. What could not be put there is

@@ -11,14 +11,25 @@ use aws_smithy_runtime_api::client::identity::{
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+/// No more often than this are credentials forgotten: many requests are refused for the same
+/// ones, and those that came in their place shall be tried first.
+const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
 /// A cache of credentials; clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Identities(Arc<RwLock<SharedIdentityCache>>);
+pub(super) struct Identities(Arc<RwLock<Known>>);
+
+#[derive(Debug)]
+struct Known {
+    cache: SharedIdentityCache,
+    forgotten_at: Option<Instant>,
+}
 
 impl Default for Identities {
     fn default() -> Self {
-        Self(Arc::new(RwLock::new(new())))
+        Self(Arc::new(RwLock::new(Known { cache: new(), forgotten_at: None })))
     }
 }
 
@@ -28,7 +39,7 @@ fn new() -> SharedIdentityCache {
 
 impl Identities {
     fn now(&self) -> SharedIdentityCache {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).cache.clone()
     }
 
     /// Forgets the credentials if this is what the broker's code calls for.
@@ -41,8 +52,14 @@ impl Identities {
             "TokenRefreshRequired",
             "UnrecognizedClientException",
         ];
-        if CODES.contains(&code) {
-            *self.0.write().unwrap_or_else(PoisonError::into_inner) = new();
+        if !CODES.contains(&code) {
+            return;
+        }
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let lately = |at| now.saturating_duration_since(at) < AT_MOST_EVERY;
+        if !known.forgotten_at.is_some_and(lately) {
+            *known = Known { cache: new(), forgotten_at: Some(now) };
         }
     }
 }

@@ -6,13 +6,14 @@ pub mod breaker;
 mod claim_check;
 pub mod concurrency;
 mod destination;
+mod identity;
 mod null;
 mod outcome;
 pub mod schedule;
 mod sns;
 mod sqs;
 
-pub use aws::{StoreError, aws_config, s3_store};
+pub use aws::{Access, PRODUCT, StoreError, aws_config};
 pub use backoff::backoff;
 pub use claim_check::{Claim, ClaimChecks};
 pub use destination::{Address, AddressError, Destination, DestinationError};
@@ -25,7 +26,8 @@ use std::future::Future;
 use uuid::Uuid;
 
 /// The most bytes that any topic or queue takes in one message: what SNS and SQS let their
-/// limit be raised to. With a claim check an event may be larger. The limit of a destination is asked for, and can be lower.
+/// limit be raised to. The limit of a destination is
+/// asked for, and can be lower; with a claim check an event may be larger.
 pub const LARGEST_MESSAGE: usize = 1 << 20;
 
 /// Names a destination by its place in the list the pipeline was given.
