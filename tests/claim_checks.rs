@@ -273,6 +273,54 @@ async fn what_may_not_go_to_s3_is_a_dead_letter_and_check_says_what_is_wrong() -
 }
 
 #[tokio::test]
+async fn a_dead_letter_that_was_too_large_is_redriven_once_there_is_a_bucket() -> Result<()> {
+    let world = World::new().await?;
+    let topic = world.broker.topic("orders.fifo");
+    world.broker.bucket(BUCKET);
+    let client = world.client().await?;
+    insert(&client, 1, 400_000).await?;
+    insert(&client, 2, 2_000_000).await?;
+    insert(&client, 3, 100).await?;
+    let mut relay = world.run(&topic).await?;
+    world.broker.wait("the one behind them", LIMIT, |s| s.accepted.len() == 1).await;
+    world.until(&client, "select count(*) = 2 from relay.dead_letter").await?;
+    assert!(relay.terminate(LIMIT).await?.success());
+
+    let mut relay = start(&world, &topic, &[])?;
+    let redrive = world.relay("").args(["dead-letters", "redrive", "--all"]).output()?;
+    // Of the larger one only the row is left: it is not kept a second time.
+    assert!(text(&redrive).contains("redrove 1 dead letter"), "{}", text(&redrive));
+    world.broker.wait("the redriven one", LIMIT, |s| s.accepted.len() == 2).await;
+    let row = "select event_id::text from relay.outbox where aggregate_version = ";
+    let id: String = client.query_one(&format!("{row} 1"), &[]).await?.get(0);
+    {
+        let state = world.broker.state();
+        assert_eq!(attribute(&state.accepted[1], "event_id"), Some(id.as_str()));
+        assert_eq!(
+            state.accepted[1].entry.attributes.len(),
+            1 + state.accepted[0].entry.attributes.len()
+        );
+    }
+    assert_eq!(Event::from_json(&object(&world, &id))?.data.get(), data(400_000));
+
+    // The row is sent as the page on large events says.
+    let [again] = sql_of_the_page()[..] else { panic!("expected one statement in the page") };
+    let id: String = client.query_one(&format!("{row} 2"), &[]).await?.get(0);
+    let sql = again.replace("0193b6a1-7c3e-7f00-8000-000000000001", &id);
+    client.batch_execute(&sql).await?;
+    world.broker.wait("the larger one", LIMIT, |s| s.accepted.len() == 3).await;
+    assert_eq!(Event::from_json(&object(&world, &id))?.data.get(), data(2_000_000));
+    assert!(relay.terminate(LIMIT).await?.success());
+    Ok(())
+}
+
+/// The statements that the page on large events shows.
+fn sql_of_the_page() -> Vec<&'static str> {
+    let page = include_str!("../relay/docs/large-events.md");
+    page.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+#[tokio::test]
 async fn the_largest_events_are_held_a_few_times_and_not_all_at_once() -> Result<()> {
     const BYTES: usize = 15_000_000;
     const MIB: u64 = (BYTES >> 20) as u64 + 1;

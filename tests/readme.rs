@@ -11,7 +11,8 @@ fn blocks(language: &str) -> Vec<&'static str> {
 }
 
 /// The manual.
-const PAGES: [(&str, &str); 8] = [
+const PAGES: [(&str, &str); 9] = [
+    ("aws", include_str!("../relay/docs/aws.md")),
     ("connection", include_str!("../relay/docs/connection.md")),
     ("formats", include_str!("../relay/docs/formats.md")),
     ("idle", include_str!("../relay/docs/idle.md")),

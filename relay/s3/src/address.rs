@@ -68,6 +68,7 @@ impl Place {
         let region = &self.region;
         let suffix = match region.split('-').take(2).collect::<Vec<_>>().as_slice() {
             ["cn", _] => "amazonaws.com.cn",
+            ["eusc", _] => "amazonaws.eu",
             ["us", "iso"] => "c2s.ic.gov",
             ["us", "isob"] => "sc2s.sgov.gov",
             _ => "amazonaws.com",

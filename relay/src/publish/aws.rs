@@ -144,7 +144,7 @@ mod tests {
         }
     }
 
-    /// The URLs of a topic, a queue and a bucket of eu-west-1 with these settings.
+    /// The URLs at which a topic and a queue of eu-west-1 are asked for with these settings.
     async fn urls(dual_stack: bool, fips: bool) -> Vec<String> {
         let settings = format!("[aws]\ndual_stack = {dual_stack}\nfips = {fips}");
         let settings = crate::config::Config::from_sources(&settings, []).unwrap().aws;

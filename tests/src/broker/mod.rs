@@ -10,9 +10,11 @@ mod s3;
 mod sns;
 mod sqs;
 mod state;
+mod sts;
 
 pub use fault::Fault;
 pub use state::{Accepted, State, Target};
+pub use sts::Session;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Method, Response, StatusCode, Uri};
@@ -270,6 +272,11 @@ async fn answer(
         }
         return protocol.refuse(403, &refusal("ExpiredToken", "The security token is expired"));
     }
+    if sts::is_sts(signed) {
+        let response = sts::answer(&shared, access_key(signed), &sns::parse(&body));
+        shared.changed.notify_waiters();
+        return response;
+    }
     if s3::is_s3(signed) {
         let response = s3::answer(&shared, &method, &uri, &headers, &body);
         shared.changed.notify_waiters();
@@ -292,13 +299,21 @@ fn is_expired(shared: &Shared, authorization: &str, headers: &HeaderMap) -> bool
     if let Some(agent) = headers.get("user-agent").and_then(|v| v.to_str().ok()) {
         state.user_agents.insert(agent.to_owned());
     }
-    let key = authorization.split_once("Credential=").and_then(|(_, rest)| rest.split('/').next());
-    let key = key.unwrap_or_default().to_owned();
-    let expired = state.expired_keys.contains(&key);
+    let key = access_key(authorization).to_owned();
+    let now = Instant::now();
+    let is_over = |session: &Session| session.access_key == key && session.ends <= now;
+    let expired = state.expired_keys.contains(&key) || state.sessions.iter().any(is_over);
+    state.refused_as_expired += u64::from(expired);
     if state.access_keys.last() != Some(&key) {
         state.access_keys.push(key);
     }
     expired
+}
+
+/// The access key that a request was signed with.
+fn access_key(authorization: &str) -> &str {
+    let key = authorization.split_once("Credential=").and_then(|(_, rest)| rest.split('/').next());
+    key.unwrap_or_default()
 }
 
 async fn answer_sns(shared: &Shared, fields: &sns::Fields) -> Response<Body> {
