@@ -1,7 +1,11 @@
 //! One object of S3 at a time, put or got: what claim checks need, and no more.
 //!
 //! On the SDK's own parts: its signer, its HTTP client, its providers of credentials. Not on
-//! `aws-sdk-s3`, which is five times the source of `aws-sdk-sqs` for two of its hundred calls.
+//! `aws-sdk-s3`: 1.157.0 has 239,000 lines of source (`aws-sdk-sqs` 43,000) for two calls. To a
+//! function with the consumer it would bring 48 crates more than this one, to the relay 11.
+//!
+//! TLS is verified always, each call has time-outs, and no more of an answer is read than was
+//! asked for. Trying again is the caller's part.
 //! Knows: where a bucket answers, how a request is signed, what an answer says. Must not know:
 //! events, queues.
 
