@@ -5,6 +5,7 @@
 
 use crate::apply::{Item, Undone, apply};
 use crate::batch::{Batch, Outcome, Report};
+use crate::claim_check::{ClaimChecks, redeem};
 use crate::database::Database;
 use crate::error::{Error, chain, describe, is_contention, is_lost};
 use crate::handler::Handler;
@@ -21,13 +22,20 @@ const TRIES: u32 = 5;
 pub struct Consumer<H> {
     handler: H,
     database: Database,
+    claim_checks: Option<ClaimChecks>,
 }
 
 impl<H: Handler> Consumer<H> {
     /// Puts the two together; connects with the first delivery.
     #[must_use]
     pub fn new(handler: H, read_model: &Dsn) -> Self {
-        Self { handler, database: Database::new(read_model.clone()) }
+        Self { handler, database: Database::new(read_model.clone()), claim_checks: None }
+    }
+
+    /// The same, with a way to the bodies that were too large for a message.
+    #[must_use]
+    pub fn with_claim_checks(self, claim_checks: ClaimChecks) -> Self {
+        Self { claim_checks: Some(claim_checks), ..self }
     }
 
     /// Connects now rather than with the first delivery.
@@ -42,8 +50,9 @@ impl<H: Handler> Consumer<H> {
     ///
     /// # Errors
     /// When nothing could be done for want of the database: every record goes back to the queue.
-    pub async fn deliver(&mut self, records: Vec<Record>) -> Result<Report, Error> {
+    pub async fn deliver(&mut self, mut records: Vec<Record>) -> Result<Report, Error> {
         let began = Instant::now();
+        redeem(self.claim_checks.as_ref(), &mut records).await;
         let mut batch = Batch::new(records);
         self.log_malformed(&batch);
         let open = batch.open();
