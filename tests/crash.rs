@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tests::broker::Fault;
 
-fn sqs(endpoint: &str) -> aws_sdk_sqs::Client {
+pub(crate) fn sqs(endpoint: &str) -> aws_sdk_sqs::Client {
     let tls = aws_smithy_http_client::tls::Provider::Rustls(
         aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring,
     );

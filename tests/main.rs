@@ -7,7 +7,9 @@
 )]
 
 mod breaker;
+mod claim_checks;
 mod crash;
+mod credentials;
 mod dead_letters;
 mod delivery;
 mod faults;

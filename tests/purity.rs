@@ -44,14 +44,16 @@ fn the_consumers_core_does_without_the_aws_sdk() {
     let metadata = metadata();
     let consumer = metadata.packages.iter().find(|p| p.name.as_str() == "consumer").unwrap();
     for dependency in consumer.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal) {
-        let sdk = dependency.name.starts_with("aws-");
+        let sdk = dependency.name.starts_with("aws-") || dependency.name == "s3";
         assert!(
             !sdk || dependency.optional,
-            "consumer needs {} without the feature poll",
+            "consumer needs {} without the features poll and s3",
             dependency.name
         );
     }
-    assert!(consumer.features["default"].iter().all(|feature| feature != "poll"));
+    assert!(
+        consumer.features["default"].iter().all(|feature| feature != "poll" && feature != "s3")
+    );
 }
 
 #[test]

@@ -11,13 +11,15 @@ fn blocks(language: &str) -> Vec<&'static str> {
 }
 
 /// The manual.
-const PAGES: [(&str, &str); 10] = [
+const PAGES: [(&str, &str); 12] = [
+    ("aws", include_str!("../relay/docs/aws.md")),
     ("connection", include_str!("../relay/docs/connection.md")),
     ("dead-letters", include_str!("../relay/docs/dead-letters.md")),
     ("formats", include_str!("../relay/docs/formats.md")),
     ("idle", include_str!("../relay/docs/idle.md")),
     ("observing", include_str!("../relay/docs/observing.md")),
     ("ordering", include_str!("../relay/docs/ordering.md")),
+    ("large-events", include_str!("../relay/docs/large-events.md")),
     ("performance", include_str!("../relay/docs/performance.md")),
     ("slots", include_str!("../relay/docs/slots.md")),
     ("tables", include_str!("../relay/docs/tables.md")),
@@ -132,4 +134,7 @@ fn the_formats_of_the_manual_are_the_golden_ones() {
     ] {
         assert_eq!(blocks_of(page, &format!("json {format}")), [golden], "{format}");
     }
+    let page = include_str!("../relay/docs/large-events.md");
+    let golden = include_str!("../relay/envelope/golden/claim_check_1.json");
+    assert_eq!(blocks_of(page, "json claim_check"), [golden]);
 }

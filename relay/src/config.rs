@@ -16,11 +16,15 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+mod aws;
+mod claim_check;
 mod destination;
 mod error;
 mod keys;
 mod table;
 
+pub use aws::Aws;
+pub use claim_check::ClaimCheck;
 pub use destination::{Destination, Settings};
 pub use error::ConfigError;
 pub use keys::KEYS;
@@ -63,6 +67,10 @@ pub struct Config {
     pub route: Vec<Route>,
     /// What holds for one destination and not for the others.
     pub destination: Vec<Destination>,
+    /// Where bodies go that are too large for a message.
+    pub claim_check: ClaimCheck,
+    /// In whose name the broker is reached, and by which endpoints.
+    pub aws: Aws,
     /// How values of tables are written.
     pub values: Values,
     /// The tables whose changes are events, beside the outbox.
@@ -264,6 +272,8 @@ impl Config {
                 found: slot.clone(),
             });
         }
+        self.claim_check.check()?;
+        self.aws.check()?;
         for table in &self.table {
             table.rule()?;
         }
@@ -316,7 +326,7 @@ impl Config {
         if addresses.is_empty() {
             return Err(ConfigError::Missing { key: "publish.to", variable: "RELAY_TOPIC_ARN" });
         }
-        let settings = destination::settings(&self.publish, &self.destination, &addresses)?;
+        let settings = destination::settings(self, &addresses)?;
         Ok(Destinations { addresses, settings, default, by_type })
     }
 }

@@ -82,6 +82,45 @@ impl Redriven {
     }
 }
 
+/// Those that are ours, in the order in which they are written.
 fn attributes(mut kept: BTreeMap<String, String>) -> Vec<(&'static str, String)> {
     ATTRIBUTES.iter().filter_map(|name| Some((*name, kept.remove(*name)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use envelope::{Envelope, Format, Position};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_attribute_that_a_format_writes_comes_again() {
+        let envelope = Envelope {
+            event_id: Uuid::nil(),
+            event_type: "order.created",
+            event_version: "1.0",
+            timestamp: "2026-01-15T10:30:00.000Z",
+            source: "order-service",
+            aggregate_type: "order",
+            aggregate_id: "ord_1",
+            key: "ord_1",
+            aggregate_version: Some(1),
+            tenant_id: Some("t"),
+            correlation_id: Some("c"),
+            causation_id: Some("d"),
+            data: "{}",
+            metadata: "{}",
+            position: Position::default(),
+        };
+        let mut written = BTreeSet::new();
+        for format in Format::ALL {
+            let attributes = envelope.attributes(format).map(|a| (a.name, a.value.into_owned()));
+            let attributes: Vec<_> = attributes.collect();
+            written.extend(attributes.iter().map(|(name, _)| *name));
+            let kept = attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+            let again: BTreeSet<_> = super::attributes(kept.collect()).into_iter().collect();
+            assert_eq!(again, attributes.into_iter().collect(), "{format:?}");
+        }
+        assert_eq!(written, ATTRIBUTES.iter().copied().collect(), "no format writes the others");
+    }
 }

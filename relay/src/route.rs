@@ -1,7 +1,7 @@
 //! Which event goes where, and in which format.
 
 use crate::config::{Destinations, Settings};
-use crate::publish::DestinationId;
+use crate::publish::{DestinationId, LARGEST_MESSAGE};
 use envelope::Format;
 use std::collections::HashMap;
 
@@ -56,6 +56,14 @@ impl Routes {
     #[must_use]
     pub fn format(&self, destination: DestinationId) -> Format {
         self.settings.get(destination.0).map(|settings| settings.format).unwrap_or_default()
+    }
+
+    /// The most bytes of an event of this aggregate type that its destination can be sent.
+    #[must_use]
+    pub fn largest(&self, aggregate_type: &str) -> usize {
+        let destination = self.destination(aggregate_type);
+        let settings = destination.and_then(|at| self.settings.get(at.0));
+        settings.map_or(LARGEST_MESSAGE, |settings| settings.largest)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use crate::outbox::COLUMNS;
 use crate::table::TableRule;
+use crate::wire::is_passing;
 use bytesize::ByteSize;
 use tokio_postgres::Client;
 
@@ -22,30 +23,48 @@ pub struct Problem {
     pub found: String,
     /// What to do.
     pub cure: String,
-    /// Whether a relay that has streamed already waits for it to be mended: nothing is lost by
-    /// the waiting. With a slot that is gone or another it would be.
-    pub passes: bool,
+    /// Whether it is worth waiting for its end.
+    pub passing: Passing,
+}
+
+/// Whether a problem has an end that is worth waiting for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Passing {
+    /// No: with a slot that is gone or another, waiting would lose events.
+    Never,
+    /// Once it is mended: a relay that has streamed already waits, and nothing is lost by it.
+    Mended,
+    /// Without anyone's doing: the connection was lost, or the server is stopping.
+    ByItself,
 }
 
 impl Problem {
     /// A problem with its cure.
     pub fn new(found: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self { found: found.into(), cure: cure.into(), passes: false }
+        Self { found: found.into(), cure: cure.into(), passing: Passing::Never }
     }
 
     /// The same, for what can be mended while a relay waits.
     #[must_use]
     pub(crate) fn may_pass(self) -> Self {
-        Self { passes: true, ..self }
+        Self { passing: Passing::Mended, ..self }
     }
 
     fn query(error: &tokio_postgres::Error) -> Self {
-        let said =
-            error.as_db_error().map_or_else(|| error.to_string(), |e| e.message().to_owned());
-        Self::new(
-            format!("the server refused a question: {said}"),
+        let Some(refused) = error.as_db_error() else {
+            let found = format!("the server did not answer a question: {error}");
+            let problem = Self::new(found, "check the way to the server and its log");
+            let cause = std::error::Error::source(error);
+            let lost = error.is_closed()
+                || cause.is_some_and(|e| e.downcast_ref::<std::io::Error>().is_some());
+            return if lost { Self { passing: Passing::ByItself, ..problem } } else { problem };
+        };
+        let problem = Self::new(
+            format!("the server refused a question: {}", refused.message()),
             "check the role's privileges and the server's log",
-        )
+        );
+        let passes = is_passing(refused.code().code());
+        if passes { Self { passing: Passing::ByItself, ..problem } } else { problem }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The reading end of the pipeline: connected, connecting, or waiting to try again.
 
 use crate::catalog::{self, CatalogError};
-use crate::slot::{Preconditions, Problem, SlotState};
+use crate::slot::{Passing, Preconditions, Problem, SlotState};
 use crate::table::{PrimaryKeys, TableRule};
 use crate::wire::{Identity, Session, WireError};
 use dsn::Dsn;
@@ -43,7 +43,7 @@ impl SourceError {
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Ask(error) => error.is_transient(),
-            Self::Problem(_) => false,
+            Self::Problem(problem) => problem.passing == Passing::ByItself,
             Self::Catalog(_) => true,
             Self::Wire(error) => error.is_transient(),
         }

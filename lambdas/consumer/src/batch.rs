@@ -57,7 +57,9 @@ impl Batch {
                 continue;
             }
             match batch.records[at].content {
-                Content::Malformed(_) => batch.settle(at, Outcome::Failed),
+                Content::Malformed(_) | Content::ClaimCheck(_) => {
+                    batch.settle(at, Outcome::Failed);
+                }
                 Content::Probe => batch.settle(at, Outcome::Skipped),
                 Content::Event(_) => {}
             }

@@ -5,6 +5,7 @@
 
 use crate::apply::{Item, Manner, Undone, apply};
 use crate::batch::{Batch, Outcome, Report};
+use crate::claim_check::{ClaimChecks, redeem};
 use crate::database::{Database, Session};
 use crate::error::{Error, chain, describe, is_contention, is_lost};
 use crate::handler::Handler;
@@ -38,6 +39,7 @@ enum End {
 pub struct Consumer<H> {
     handler: H,
     database: Database,
+    claim_checks: Option<ClaimChecks>,
     /// An event that was received so often is parked where it would go back to the queue.
     park_after: Option<u32>,
     /// When it was last asked whether parked events are to be replayed.
@@ -51,6 +53,7 @@ impl<H: Handler> Consumer<H> {
         Self {
             handler,
             database: Database::new(read_model.clone()),
+            claim_checks: None,
             park_after: None,
             replays_seen: None,
         }
@@ -72,6 +75,12 @@ impl<H: Handler> Consumer<H> {
     pub fn through_a_pool(mut self) -> Self {
         self.database.through_a_pool();
         self
+    }
+
+    /// The same, with a way to the bodies that were too large for a message.
+    #[must_use]
+    pub fn with_claim_checks(self, claim_checks: ClaimChecks) -> Self {
+        Self { claim_checks: Some(claim_checks), ..self }
     }
 
     /// Connects now rather than with the first delivery.
@@ -99,10 +108,11 @@ impl<H: Handler> Consumer<H> {
     /// When nothing could be done for want of the database: every record goes back to the queue.
     pub async fn deliver_until(
         &mut self,
-        records: Vec<Record>,
+        mut records: Vec<Record>,
         deadline: Option<Instant>,
     ) -> Result<Report, Error> {
         let began = Instant::now();
+        redeem(self.claim_checks.as_ref(), &mut records).await;
         let mut batch = Batch::new(records);
         self.log_malformed(&batch);
         let open = batch.open();

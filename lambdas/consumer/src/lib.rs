@@ -64,18 +64,24 @@
 //! and taken one by one, so a bad event costs only itself; on a FIFO queue its
 //! own group stops there and the other groups go on.
 //!
+//! # Claim checks
+//! A message can name an object in S3 in place of a body that was too large for it. Without
+//! [`Consumer::with_claim_checks`] it goes back to the queue; the feature `s3` brings a way to
+//! the objects of one bucket.
+//!
 //! # Layout
 //! `record` reads a message, `batch` knows what became of each, `version` and
 //! `inbox` tell new events from old ones, `apply` puts those and the handler
 //! into a transaction, `consumer` decides between one and many; the hosts bring
 //! the messages. The core depends on no AWS SDK; the feature `lambda` brings
-//! Lambda's runtime, the feature `poll` the SDK of SQS.
+//! Lambda's runtime, the feature `poll` the SDK of SQS, the feature `s3` claim checks.
 
 mod handler;
 mod statements;
 
 mod apply;
 mod batch;
+mod claim_check;
 mod consumer;
 mod database;
 mod emit;
@@ -88,11 +94,14 @@ mod upcast;
 mod version;
 
 pub mod host;
+#[cfg(feature = "s3")]
+pub mod s3;
 
 pub use crate::consumer::Consumer;
 pub use batch::{Outcome, Report};
+pub use claim_check::{ClaimChecks, Redeemed};
 pub use emit::NewEvent;
-pub use envelope::{Event, Position};
+pub use envelope::{ClaimCheck, Event, Position};
 pub use error::Error;
 pub use handler::{Handler, HandlerError, Mode, Tx};
 pub use record::{Content, Malformed, Record};
@@ -108,3 +117,8 @@ pub use {serde, serde_json};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// So does that of the page on large events.
+#[cfg(all(doctest, feature = "s3"))]
+#[doc = include_str!("../../../relay/docs/large-events.md")]
+struct LargeEvents;

@@ -3,7 +3,7 @@
 //! Knows: the names of SQS's attributes, what makes a body an event.
 //! Must not know: the database, the hosts, what handlers do.
 
-use envelope::{Event, PROBE_EVENT_TYPE};
+use envelope::{ClaimCheck, Event, PROBE_EVENT_TYPE};
 use serde_json::error::Category;
 use std::error::Error as _;
 use time::OffsetDateTime;
@@ -30,6 +30,8 @@ pub struct Record {
 pub enum Content {
     /// An event to apply.
     Event(Box<Event>),
+    /// The place of an event that was too large for a message; it is not got yet.
+    ClaimCheck(ClaimCheck),
     /// A message that proves the way is open; there is nothing to do.
     Probe,
     /// No event.
@@ -63,6 +65,11 @@ pub enum Malformed {
         "expected an event, found an SNS notification around one; set RawMessageDelivery on the subscription"
     )]
     Notification,
+    /// It is a claim check, and the consumer has no way to redeem it.
+    #[error(
+        "expected an event, found a claim check for an object in S3; give the consumer a way to redeem it (with_claim_checks)"
+    )]
+    ClaimCheck,
     /// The version is none.
     #[error("expected aggregate_version to be 1 or more, found {found}")]
     Version {
@@ -100,12 +107,27 @@ impl Record {
         }
     }
 
+    /// Puts the body that its claim check stands for in its place, or says that there is no way to it.
+    ///
+    /// A claim check of a claim check is none.
+    pub(crate) fn redeem(&mut self, body: Option<String>) {
+        let Some(body) = body else {
+            self.content = Content::Malformed(Malformed::ClaimCheck);
+            return;
+        };
+        self.content = match read(&body) {
+            Content::ClaimCheck(_) => Content::Malformed(malformed(&body, None)),
+            content => content,
+        };
+        self.body = body;
+    }
+
     /// The event, where the body is one.
     #[must_use]
     pub fn event(&self) -> Option<&Event> {
         match &self.content {
             Content::Event(event) => Some(event),
-            Content::Probe | Content::Malformed(_) => None,
+            Content::Probe | Content::ClaimCheck(_) | Content::Malformed(_) => None,
         }
     }
 }
@@ -116,6 +138,9 @@ fn milliseconds(text: &str) -> Option<OffsetDateTime> {
 }
 
 fn read(body: &str) -> Content {
+    if let Some(check) = ClaimCheck::from_body(body) {
+        return Content::ClaimCheck(check);
+    }
     let event = match Event::from_json(body) {
         Ok(event) => event,
         Err(error) => {
@@ -222,6 +247,24 @@ mod tests {
     fn a_probe_is_no_work() {
         let probe = GOLDEN.replace("order.created", PROBE_EVENT_TYPE);
         assert!(matches!(content(&probe), Content::Probe));
+    }
+
+    #[test]
+    fn a_claim_check_is_the_event_once_it_is_redeemed() {
+        let check = include_str!("../../../relay/envelope/golden/claim_check_1.json");
+        let record = || Record::new(Some("m".to_owned()), Some(check.to_owned()), false, |_| None);
+        assert!(matches!(record().content, Content::ClaimCheck(_)));
+        let redeemed = |body| {
+            let mut record = record();
+            record.redeem(body);
+            record
+        };
+        let whole = redeemed(Some(GOLDEN.to_owned()));
+        assert_eq!(whole.event().unwrap().aggregate_id, "ord_123456");
+        assert_eq!(whole.body, GOLDEN);
+        for body in [None, Some(check.to_owned()), Some("{}".to_owned())] {
+            assert!(matches!(redeemed(body).content, Content::Malformed(_)));
+        }
     }
 
     proptest! {

@@ -17,6 +17,11 @@ pub enum Format {
     Payload,
 }
 
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Relay, Self::CloudEvents, Self::Payload];
+}
+
 impl Envelope<'_> {
     /// Appends the event in this format to `out`. `data` is never parsed: it is copied.
     pub fn write(&self, format: Format, out: &mut String) {
@@ -35,6 +40,17 @@ impl Envelope<'_> {
 mod tests {
     use super::*;
     use crate::write::tests::envelope;
+
+    #[test]
+    fn none_is_left_out() {
+        // A new one does not compile here until it has its place.
+        let place = |format| match format {
+            Format::Relay => 0,
+            Format::CloudEvents => 1,
+            Format::Payload => 2,
+        };
+        assert_eq!(Format::ALL.map(place), [0, 1, 2]);
+    }
 
     #[test]
     fn the_payload_is_the_data_byte_for_byte() {

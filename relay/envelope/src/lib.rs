@@ -17,6 +17,7 @@
 //! and written again, so every number and every escape arrives as it was.
 
 mod attributes;
+mod claim_check;
 mod cloudevents;
 mod event;
 mod format;
@@ -24,6 +25,7 @@ mod position;
 mod write;
 
 pub use attributes::{Attribute, MAX_ATTRIBUTES, group_id};
+pub use claim_check::{ClaimCheck, SIZE_ATTRIBUTE, split_cloudevent};
 pub use event::{Event, EventError};
 pub use format::Format;
 pub use position::{InvalidPosition, Position};

@@ -3,7 +3,9 @@
 use super::{destinations, source};
 use envelope::Format;
 use relay::config::Config;
-use relay::publish::{Class, Destination, Outcome, Outgoing, Publisher as _, Sealed, classify};
+use relay::publish::{
+    ClaimChecks, Class, Destination, Outcome, Outgoing, Publisher as _, Sealed, classify,
+};
 use relay::slot::{Finding, Preconditions, Problem};
 use uuid::Uuid;
 
@@ -22,6 +24,9 @@ pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result
         well &= report("destination", &asked(&mut destination).await);
         if !arguments.no_probe {
             well &= report("permission", &probed(&destination, settings.format).await);
+            if let Some(claims) = destination.claim_checks() {
+                well &= report("claim check", &claimed(claims).await);
+            }
         }
     }
     println!("{}", if well { "all is well" } else { "not all is well" });
@@ -134,6 +139,21 @@ async fn probed(destination: &Destination, format: Format) -> Finding {
             Err(Problem::new("expected an answer to the probe, found none", cure("unreachable")))
         }
     }
+}
+
+/// Puts an object that stands for no event: the only proof of the permission to put.
+async fn claimed(claims: &ClaimChecks) -> Finding {
+    claims.probe().await.map(|object| format!("{object} was put")).map_err(|error| {
+        let cure = match error.code() {
+            "NoSuchBucket" | "404" => "make the bucket, or correct claim_check.bucket",
+            "PermanentRedirect" | "AuthorizationHeaderMalformed" | "301" => {
+                "take a bucket in the region of publish.to"
+            }
+            "AccessDenied" | "403" => "give the relay's role s3:PutObject on the bucket's objects",
+            _ => "check the network, AWS_REGION and AWS_ENDPOINT_URL, and the credentials",
+        };
+        Problem::new(format!("expected the bucket to take an object, found: {error}"), cure)
+    })
 }
 
 fn cure(code: &str) -> &'static str {

@@ -7,9 +7,10 @@ pub(crate) mod init;
 pub(crate) mod run;
 pub(crate) mod status;
 
+use bytesize::ByteSize;
 use dsn::Dsn;
 use relay::config::{Config, Login};
-use relay::publish::{Destination, aws_config};
+use relay::publish::{Access, ClaimChecks, Destination, aws_config};
 use std::path::PathBuf;
 
 /// The source database, with its password.
@@ -42,8 +43,24 @@ fn with_pass_file(dsn: Dsn) -> Dsn {
 
 /// The destinations that the configuration names, in the order of their ids.
 async fn destinations(config: &Config) -> anyhow::Result<Vec<Destination>> {
-    let addresses = config.destinations()?.addresses;
-    let region = addresses.iter().find_map(relay::publish::Address::region);
-    let aws = aws_config(region).await;
-    Ok(addresses.iter().map(|address| Destination::new(&aws, address.clone())).collect())
+    let destinations = config.destinations()?;
+    let region = destinations.addresses.iter().find_map(relay::publish::Address::region);
+    let aws = Access::new(region, &config.aws).await;
+    let claim_checks = claim_checks(config, &aws)?;
+    let with_settings = destinations.addresses.into_iter().zip(destinations.settings);
+    let destination = with_settings.map(|(address, settings)| {
+        let claim_checks = claim_checks.as_ref().filter(|_| settings.claim_check);
+        let claim_checks = claim_checks.map(|claims| claims.of_format(settings.format));
+        aws.destination(address).with_claim_checks(claim_checks)
+    });
+    Ok(destination.collect())
+}
+
+/// The bucket for what is too large for a message, where there is one.
+fn claim_checks(config: &Config, aws: &Access) -> anyhow::Result<Option<ClaimChecks>> {
+    let wanted = &config.claim_check;
+    let Some(bucket) = wanted.bucket() else { return Ok(None) };
+    let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+    let (above, largest) = (wanted.above.map(bytes), bytes(wanted.largest));
+    Ok(Some(ClaimChecks::new(aws.s3_store()?, bucket, &wanted.prefix, above, largest)))
 }

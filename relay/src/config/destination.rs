@@ -1,6 +1,6 @@
 //! `[[destination]]`: what holds for one destination and not for the others.
 
-use super::{ConfigError, Publish};
+use super::{Config, ConfigError};
 use crate::pipeline::OnPoison;
 use crate::publish::Address;
 use crate::publish::schedule::Ordering;
@@ -18,6 +18,10 @@ pub struct Destination {
     /// What its messages look like.
     #[serde(default)]
     pub format: Option<Format>,
+    /// Whether what is too large for it goes to the bucket of `[claim_check]`; true where it is
+    /// not set.
+    #[serde(default)]
+    pub claim_check: Option<bool>,
     /// Which of its events wait for each other.
     #[serde(default)]
     pub ordering: Option<Ordering>,
@@ -31,6 +35,10 @@ pub struct Destination {
 pub struct Settings {
     /// What its messages look like.
     pub format: Format,
+    /// Whether what is too large for it is put elsewhere, where there is a bucket.
+    pub claim_check: bool,
+    /// The most bytes of an event that it can be sent.
+    pub largest: usize,
     /// Which of its events wait for each other.
     pub ordering: Ordering,
     /// What is done with an event that it refuses for good.
@@ -39,13 +47,16 @@ pub struct Settings {
 
 impl Settings {
     /// Those of `[publish]`, and over them what the destination's own section says.
-    fn of(publish: &Publish, own: Option<&Destination>) -> Self {
-        let (format, ordering, on_poison) =
-            own.map_or((None, None, None), |own| (own.format, own.ordering, own.on_poison));
+    fn of(config: &Config, own: Option<&Destination>) -> Self {
+        let unset = Destination::default();
+        let own = own.unwrap_or(&unset);
+        let claim_check = own.claim_check.unwrap_or(true);
         Self {
-            format: format.unwrap_or(publish.format),
-            ordering: ordering.unwrap_or(publish.ordering),
-            on_poison: on_poison.unwrap_or(publish.on_poison),
+            format: own.format.unwrap_or(config.publish.format),
+            claim_check,
+            largest: config.claim_check.largest(claim_check),
+            ordering: own.ordering.unwrap_or(config.publish.ordering),
+            on_poison: own.on_poison.unwrap_or(config.publish.on_poison),
         }
     }
 }
@@ -55,12 +66,11 @@ impl Settings {
 /// # Errors
 /// When a section is of no address that events go to, or of one that has a section already.
 pub(super) fn settings(
-    publish: &Publish,
-    sections: &[Destination],
+    config: &Config,
     addresses: &[Address],
 ) -> Result<Vec<Settings>, ConfigError> {
     let mut own: Vec<Option<&Destination>> = vec![None; addresses.len()];
-    for section in sections {
+    for section in &config.destination {
         let key = || format!("destination.to {:?}", section.to);
         let address: Address =
             section.to.parse().map_err(|source| ConfigError::Address { key: key(), source })?;
@@ -78,7 +88,7 @@ pub(super) fn settings(
             });
         }
     }
-    Ok(own.into_iter().map(|own| Settings::of(publish, own)).collect())
+    Ok(own.into_iter().map(|own| Settings::of(config, own)).collect())
 }
 
 #[cfg(test)]

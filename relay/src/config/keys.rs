@@ -47,6 +47,22 @@ pub const KEYS: &[(&str, &str, &str)] = &[
         "RELAY_OUTBOX_PARTITIONS_AHEAD",
         "days with a partition made ahead (7)",
     ),
+    ("claim_check.bucket", "RELAY_CLAIM_CHECK_BUCKET", "S3 bucket for what is too large (none)"),
+    ("claim_check.prefix", "RELAY_CLAIM_CHECK_PREFIX", "what the keys in it begin with (nothing)"),
+    (
+        "claim_check.above",
+        "RELAY_CLAIM_CHECK_ABOVE",
+        "size above which a message goes there (the destination's limit)",
+    ),
+    ("claim_check.largest", "RELAY_CLAIM_CHECK_LARGEST", "largest event that goes there (16 MiB)"),
+    ("aws.role_arn", "RELAY_ROLE_ARN", "role to publish with (the chain's own credentials)"),
+    (
+        "aws.external_id",
+        "RELAY_ROLE_EXTERNAL_ID",
+        "what the role asks of those who take it on (none)",
+    ),
+    ("aws.dual_stack", "RELAY_DUAL_STACK", "endpoints with IPv6 too (false)"),
+    ("aws.fips", "RELAY_FIPS", "endpoints validated under FIPS 140 (false)"),
     ("outbox.keep", "RELAY_OUTBOX_KEEP", "how long published partitions are kept (7days)"),
     (
         "observe.listen",
@@ -88,7 +104,7 @@ pub(super) fn set(file: &mut toml::Table, key: &str, value: &str) -> Result<(), 
         return Ok(());
     };
     let is_number = name.starts_with("requests_in_flight") || name == "partitions_ahead";
-    let value = if name == "failover" {
+    let value = if matches!(name, "failover" | "dual_stack" | "fips") {
         let switch: bool =
             value.parse().map_err(|_| format!("expected true or false, found {value:?}"))?;
         toml::Value::Boolean(switch)

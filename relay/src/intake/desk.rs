@@ -76,13 +76,14 @@ impl Desk<'_> {
 
     fn table(&self, capture: &Capture, change: Change<'_>, taken: &mut Vec<Taken>) {
         // Judged before it is written as JSON, which is seldom shorter by half.
-        let rows = self.bytes <= 2 * LARGEST_MESSAGE;
+        let largest = self.routes.largest(&capture.aggregate_type);
+        let rows = self.bytes <= largest.saturating_mul(2);
         match events(self.reading, capture, self.place, change, rows) {
             Ok(events) if !rows => taken.extend(events.iter().map(|event| {
                 self.set_aside(
                     Some(&event.as_outbox(capture)),
                     String::new(),
-                    too_large(self.bytes),
+                    too_large(self.bytes, largest),
                 )
             })),
             Ok(events) => taken.extend(events.iter().map(|event| {
@@ -99,9 +100,10 @@ impl Desk<'_> {
     /// An event to its destination; `key` is its ordering key where that is not its aggregate.
     fn route(&self, event: &OutboxEvent<'_>, key: Option<String>) -> Taken {
         let bytes = event.data.len() + event.metadata.len();
-        if bytes > LARGEST_MESSAGE {
+        let largest = self.routes.largest(&event.aggregate_type);
+        if bytes > largest {
             // Judged before it is copied: the row may be larger than all that may be in flight.
-            return self.set_aside(Some(event), String::new(), too_large(bytes));
+            return self.set_aside(Some(event), String::new(), too_large(bytes, largest));
         }
         let Some(destination) = self.routes.destination(&event.aggregate_type) else {
             let reason = format!(
@@ -183,8 +185,13 @@ impl Desk<'_> {
     }
 }
 
-fn too_large(bytes: usize) -> String {
+fn too_large(bytes: usize, largest: usize) -> String {
+    let what = if largest > LARGEST_MESSAGE {
+        "claim_check.largest"
+    } else {
+        "the most that any topic or queue takes"
+    };
     format!(
-        "expected an event of at most {LARGEST_MESSAGE} bytes, the most that any topic or queue takes, found {bytes}; its body is not kept here: the row is in its own table"
+        "expected an event of at most {largest} bytes, {what}, found {bytes}; its body is not kept here: the row is in its own table"
     )
 }

@@ -2,6 +2,7 @@
 
 use super::{Pipeline, PipelineError, Report};
 use crate::publish::{Publisher, backoff};
+use crate::slot::Passing;
 use crate::source::{Connected, Source, SourceError, SourceEvent};
 use crate::wire::WireError;
 use std::sync::atomic::Ordering;
@@ -57,8 +58,8 @@ impl<P: Publisher> Pipeline<P> {
         // A password that was right once is being changed: wait for the new one.
         let was_right = self.identity.is_some()
             && matches!(&error, SourceError::Ask(asked) if asked.is_login());
-        let passes =
-            self.identity.is_some() && matches!(&error, SourceError::Problem(p) if p.passes);
+        let passes = self.identity.is_some()
+            && matches!(&error, SourceError::Problem(p) if p.passing == Passing::Mended);
         if !error.is_transient() && !was_right && !passes {
             return Err(PipelineError::Source(error));
         }

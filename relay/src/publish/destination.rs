@@ -1,16 +1,14 @@
 //! Where events go: an address from the configuration to a publisher.
 
+use super::identity::Identities;
 use super::schedule::BatchLimits;
 use super::sns::Topic;
 use super::sqs::Queue;
-use super::{Outcome, Outgoing, Publisher};
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_smithy_http_client::{Builder, tls};
+use super::{ClaimChecks, Outcome, Outgoing, Publisher};
+use aws_config::{Region, SdkConfig};
+use futures_util::future::join_all;
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 /// The address of a topic or queue, as written in the configuration.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -104,6 +102,8 @@ pub struct Destination {
     /// The address as it was written.
     name: String,
     kind: Kind,
+    claim_checks: Option<ClaimChecks>,
+    identities: Identities,
 }
 
 #[derive(Clone, Debug)]
@@ -127,7 +127,31 @@ impl Destination {
             Address::QueueArn(arn) => Kind::Queue(Queue::by_arn(config, arn)),
             Address::QueueUrl(url) => Kind::Queue(Queue::by_url(config, url.clone())),
         };
-        Self { name: address.to_string(), address, kind }
+        Self {
+            name: address.to_string(),
+            address,
+            kind,
+            claim_checks: None,
+            identities: Identities::default(),
+        }
+    }
+
+    /// The same, with the credentials that are to be forgotten when they are refused.
+    #[must_use]
+    pub(super) fn with_identities(self, identities: Identities) -> Self {
+        Self { identities, ..self }
+    }
+
+    /// The same, with a place for what is too large for it.
+    #[must_use]
+    pub fn with_claim_checks(self, claim_checks: Option<ClaimChecks>) -> Self {
+        Self { claim_checks, ..self }
+    }
+
+    /// The place for what is too large for it.
+    #[must_use]
+    pub fn claim_checks(&self) -> Option<&ClaimChecks> {
+        self.claim_checks.as_ref()
     }
 
     /// Asks AWS for the destination's size limit, and so whether it is there.
@@ -146,48 +170,64 @@ impl Destination {
     pub fn address(&self) -> &Address {
         &self.address
     }
+
+    async fn send(&self, batch: &[&Outgoing]) -> Vec<Outcome> {
+        let outcomes = match &self.kind {
+            Kind::Topic(topic) => topic.publish(batch).await,
+            Kind::Queue(queue) => queue.publish(batch).await,
+        };
+        if let Some(Outcome::Failed { code, whole_request: true, .. }) = outcomes.first() {
+            self.identities.refused(code);
+        }
+        outcomes
+    }
+
+    /// Sends a batch of which some entries are put into S3 first. What could not be put there is
+    /// not sent.
+    async fn send_checked(&self, claims: &ClaimChecks, batch: &[&Outgoing]) -> Vec<Outcome> {
+        let limits = self.limits();
+        let puts = batch.iter().map(|entry| async move {
+            if limits.is_claimed(entry) { claims.put(entry).await.map(Some) } else { Ok(None) }
+        });
+        let checked = join_all(puts).await;
+        let sent = batch.iter().zip(&checked).filter_map(|(entry, checked)| match checked {
+            Ok(Some(claimed)) => Some(claimed),
+            Ok(None) => Some(*entry),
+            Err(_) => None,
+        });
+        let sent: Vec<&Outgoing> = sent.collect();
+        let answers = if sent.is_empty() { Vec::new() } else { self.send(&sent).await };
+        let mut answers = answers.into_iter();
+        let outcome = |checked: Result<Option<Outgoing>, Outcome>| match checked {
+            Ok(_) => answers.next().unwrap_or_else(Outcome::unanswered),
+            Err(failed) => failed,
+        };
+        checked.into_iter().map(outcome).collect()
+    }
 }
 
 impl Publisher for Destination {
     async fn publish(&self, batch: &[&Outgoing]) -> Vec<Outcome> {
-        match &self.kind {
-            Kind::Topic(topic) => topic.publish(batch).await,
-            Kind::Queue(queue) => queue.publish(batch).await,
+        let limits = self.limits();
+        match &self.claim_checks {
+            Some(claims) if batch.iter().any(|entry| limits.is_claimed(entry)) => {
+                self.send_checked(claims, batch).await
+            }
+            Some(_) | None => self.send(batch).await,
         }
     }
 
     fn limits(&self) -> BatchLimits {
-        match &self.kind {
+        let limits = match &self.kind {
             Kind::Topic(topic) => topic.limits(),
             Kind::Queue(queue) => queue.limits(),
-        }
+        };
+        let claim_check = self.claim_checks.as_ref().map(|claims| claims.claim(limits.bytes));
+        BatchLimits { claim_check, ..limits }
     }
 
     fn name(&self) -> &str {
         &self.name
-    }
-}
-
-/// The SDK's configuration: its default chain of credentials and regions, our
-/// own retries (the SDK's would hold a key's place unseen), and rustls with ring.
-///
-/// `region` is that of an address that names one; without it the default chain decides.
-pub async fn aws_config(region: Option<&str>) -> SdkConfig {
-    let tls = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(Duration::from_secs(3))
-        .operation_attempt_timeout(Duration::from_secs(15))
-        .build();
-    let loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(Builder::new().tls_provider(tls).build_https())
-        .retry_config(RetryConfig::disabled())
-        .timeout_config(timeouts)
-        .app_name(
-            aws_config::AppName::new("relay").unwrap_or_else(|_| unreachable!("a legal name")),
-        );
-    match region {
-        Some(region) => loader.region(Region::new(region.to_owned())).load().await,
-        None => loader.load().await,
     }
 }
 

@@ -1,27 +1,33 @@
 //! Events to the broker: one request for a batch, one outcome for each entry.
 
+mod aws;
 mod backoff;
 pub mod breaker;
+mod claim_check;
 pub mod concurrency;
 mod destination;
+mod identity;
 mod null;
 mod outcome;
 pub mod schedule;
 mod sns;
 mod sqs;
 
+pub use aws::{Access, PRODUCT, StoreError, aws_config};
 pub use backoff::backoff;
-pub use destination::{Address, AddressError, Destination, DestinationError, aws_config};
+pub use claim_check::{Claim, ClaimChecks};
+pub use destination::{Address, AddressError, Destination, DestinationError};
 pub use null::Null;
 pub use outcome::{CODES, Class, Outcome, classify, is_throttling};
 
 use crate::ledger::TransactionId;
-use envelope::Position;
+use envelope::{Position, SIZE_ATTRIBUTE};
 use std::future::Future;
 use uuid::Uuid;
 
 /// The most bytes that any topic or queue takes in one message: what SNS and SQS let their
-/// limit be raised to. The limit of a destination is asked for, and can be lower.
+/// limit be raised to. The limit of a destination is
+/// asked for, and can be lower; with a claim check an event may be larger.
 pub const LARGEST_MESSAGE: usize = 1 << 20;
 
 /// Names a destination by its place in the list the pipeline was given.
@@ -39,8 +45,21 @@ pub struct Sealed {
     pub key: String,
     /// The JSON body.
     pub body: String,
-    /// The message attributes, all of data type String.
+    /// The message attributes, of data type String but for the size of a claim check.
     pub attributes: Vec<(&'static str, String)>,
+}
+
+impl Sealed {
+    /// The same with an empty body.
+    fn without_body(&self) -> Self {
+        Self {
+            event_id: self.event_id,
+            event_type: self.event_type.clone(),
+            key: self.key.clone(),
+            body: String::new(),
+            attributes: self.attributes.clone(),
+        }
+    }
 }
 
 /// An envelope on its way to one destination.
@@ -79,10 +98,12 @@ impl Outgoing {
     /// name, the data type and the value.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        const DATA_TYPE: usize = "String".len();
-        let attributes = &self.event.attributes;
-        let attributes: usize = attributes.iter().map(|(n, v)| n.len() + DATA_TYPE + v.len()).sum();
-        self.event.body.len() + attributes
+        self.event.body.len() + self.attribute_bytes()
+    }
+
+    fn attribute_bytes(&self) -> usize {
+        let attributes = self.event.attributes.iter();
+        attributes.map(|(name, value)| name.len() + data_type(name).len() + value.len()).sum()
     }
 
     /// The memory that it takes, in bytes: what the budget counts.
@@ -94,6 +115,11 @@ impl Outgoing {
         let texts = event.body.capacity() + event.key.capacity() + event.event_type.capacity();
         size_of::<Self>() + texts + places + attributes
     }
+}
+
+/// The data type of a message attribute.
+fn data_type(name: &str) -> &'static str {
+    if name == SIZE_ATTRIBUTE { "Number" } else { "String" }
 }
 
 /// Something that takes batches of events.

@@ -39,7 +39,7 @@ impl Publisher for Null {
 
     /// Those of an SNS topic.
     fn limits(&self) -> BatchLimits {
-        BatchLimits { entries: 10, bytes: 256 * 1024 }
+        BatchLimits { entries: 10, bytes: 256 * 1024, claim_check: None }
     }
 
     fn name(&self) -> &str {

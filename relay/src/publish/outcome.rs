@@ -76,10 +76,16 @@ impl Outcome {
     }
 }
 
+/// What the codes of a claim check's bucket begin with, to tell them from the destination's.
+pub(super) const OF_BUCKET: &str = "S3.";
+
 /// Whether a code says that the destination wants fewer requests. SQS and SNS mark it as the
-/// sender's fault, and it passes.
+/// sender's fault, and it passes. That a bucket wants fewer says nothing of the destination.
 #[must_use]
 pub fn is_throttling(code: &str) -> bool {
+    if code.starts_with(OF_BUCKET) {
+        return false;
+    }
     let code = code.to_ascii_lowercase();
     ["throttl", "overlimit", "slowdown", "requestlimit", "toomanyrequests"]
         .iter()

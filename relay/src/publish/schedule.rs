@@ -28,6 +28,8 @@ pub struct BatchLimits {
     pub entries: usize,
     /// Bytes in one request and in one entry, bodies and attributes together.
     pub bytes: usize,
+    /// What is done with an entry that is too large; without it, it cannot be sent.
+    pub claim_check: Option<super::Claim>,
 }
 
 /// Which entries of one destination wait for each other.

@@ -1,7 +1,7 @@
 //! Batches to an SNS topic. The SDK's types never leave this file.
 
 use super::schedule::BatchLimits;
-use super::{DestinationError, Outcome, Outgoing, Publisher};
+use super::{DestinationError, Outcome, Outgoing, Publisher, data_type};
 use aws_sdk_sns::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_sns::operation::publish_batch::PublishBatchError;
 use aws_sdk_sns::types::{MessageAttributeValue, PublishBatchRequestEntry};
@@ -23,7 +23,7 @@ pub(crate) struct Topic {
 impl Topic {
     pub(crate) fn new(config: &aws_config::SdkConfig, arn: String) -> Self {
         let fifo = arn.ends_with(".fifo");
-        let limits = BatchLimits { entries: 10, bytes: DEFAULT_LIMIT };
+        let limits = BatchLimits { entries: 10, bytes: DEFAULT_LIMIT, claim_check: None };
         Self { client: aws_sdk_sns::Client::new(config), arn, fifo, limits }
     }
 
@@ -44,7 +44,8 @@ impl Topic {
     fn entry(&self, id: usize, outgoing: &Outgoing) -> PublishBatchRequestEntry {
         let event = &outgoing.event;
         let attribute = |(name, value): &(&'static str, String)| {
-            let value = MessageAttributeValue::builder().data_type("String").string_value(value);
+            let value =
+                MessageAttributeValue::builder().data_type(data_type(name)).string_value(value);
             Some(((*name).to_owned(), value.build().ok()?))
         };
         let attributes: HashMap<_, _> = event.attributes.iter().filter_map(attribute).collect();

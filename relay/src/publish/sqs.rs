@@ -1,7 +1,7 @@
 //! Batches to an SQS queue. The SDK's types never leave this file.
 
 use super::schedule::BatchLimits;
-use super::{DestinationError, Outcome, Outgoing, Publisher};
+use super::{DestinationError, Outcome, Outgoing, Publisher, data_type};
 use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchError;
 use aws_sdk_sqs::types::{MessageAttributeValue, QueueAttributeName, SendMessageBatchRequestEntry};
@@ -25,7 +25,7 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn by_url(config: &aws_config::SdkConfig, url: String) -> Self {
         let fifo = url.ends_with(".fifo");
-        let limits = BatchLimits { entries: 10, bytes: DEFAULT_LIMIT };
+        let limits = BatchLimits { entries: 10, bytes: DEFAULT_LIMIT, claim_check: None };
         Self { client: aws_sdk_sqs::Client::new(config), name: None, url, fifo, limits }
     }
 
@@ -54,7 +54,8 @@ impl Queue {
     fn entry(&self, id: usize, outgoing: &Outgoing) -> SendMessageBatchRequestEntry {
         let event = &outgoing.event;
         let attribute = |(name, value): &(&'static str, String)| {
-            let value = MessageAttributeValue::builder().data_type("String").string_value(value);
+            let value =
+                MessageAttributeValue::builder().data_type(data_type(name)).string_value(value);
             Some(((*name).to_owned(), value.build().ok()?))
         };
         let attributes: HashMap<_, _> = event.attributes.iter().filter_map(attribute).collect();

@@ -171,10 +171,7 @@ impl WireError {
             // One that may come back is worth waiting for.
             Self::Servers { errors } => errors.iter().any(Self::is_transient),
             Self::Dsn(error) => error.is_transient(),
-            // 08 connection, 53 resources, 57 operator intervention, 58 system.
-            Self::Server(error) => {
-                ["08", "53", "57", "58"].iter().any(|c| error.code.starts_with(c))
-            }
+            Self::Server(error) => is_passing(&error.code),
             Self::NoTls { .. }
             | Self::Login { .. }
             | Self::SlotMissing { .. }
@@ -182,6 +179,12 @@ impl WireError {
             | Self::Unexpected { .. } => false,
         }
     }
+}
+
+/// Whether a failure with this SQLSTATE passes without anyone changing anything: class 08
+/// connection, 53 resources, 57 operator intervention, 58 system.
+pub(crate) fn is_passing(sqlstate: &str) -> bool {
+    ["08", "53", "57", "58"].iter().any(|class| sqlstate.starts_with(class))
 }
 
 #[cfg(test)]

@@ -11,4 +11,5 @@ mod session;
 mod socket;
 
 pub use error::WireError;
+pub(crate) use error::is_passing;
 pub use session::{Identity, Session};

@@ -21,8 +21,9 @@ pub enum Fault {
     Refuse(&'static str),
     /// The whole request is refused for its credentials (403) with this code.
     Forbid(&'static str),
-    /// Everything accepted; the answer names the entries in another order.
-    Shuffle,
+    /// The answer names the entries in another order; those at these places fail, not by the
+    /// sender's fault, and the others are accepted.
+    Shuffle(Vec<usize>),
     /// The entries at these places are refused with this code; the others are accepted.
     FailEntries {
         /// Which.

@@ -6,15 +6,18 @@
 
 mod fault;
 pub mod rules;
+mod s3;
 mod sns;
 mod sqs;
 mod state;
+mod sts;
 
 pub use fault::Fault;
 pub use state::{Accepted, State, Target};
+pub use sts::Session;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, Response, StatusCode};
+use axum::http::{HeaderMap, Method, Response, StatusCode, Uri};
 use rules::{Entry, Refusal};
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
@@ -90,6 +93,11 @@ impl Broker {
     fn target(&self, key: &str, name: &str, limit: usize) {
         let target = Target { fifo: name.ends_with(".fifo"), limit, deduplicates: true };
         self.shared.state().targets.insert(key.to_owned(), target);
+    }
+
+    /// Makes a bucket of S3.
+    pub fn bucket(&self, name: &str) {
+        self.shared.state().buckets.insert(name.to_owned(), HashMap::new());
     }
 
     /// Changes a topic (by ARN) or a queue (by name).
@@ -195,10 +203,10 @@ fn serve(listener: std::net::TcpListener, shared: Arc<Shared>, stopped: oneshot:
         listener.set_nonblocking(true).expect("make the port asynchronous");
         let listener = tokio::net::TcpListener::from_std(listener).expect("take over the port");
         let app = axum::Router::new()
-            .fallback(move |headers: HeaderMap, body: Bytes| {
-                answer(Arc::clone(&shared), headers, body)
+            .fallback(move |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| {
+                answer(Arc::clone(&shared), method, uri, headers, body)
             })
-            .layer(axum::extract::DefaultBodyLimit::max(8 << 20));
+            .layer(axum::extract::DefaultBodyLimit::max(80 << 20));
         tokio::select! {
             _ = axum::serve(listener, app) => {}
             _ = stopped => {}
@@ -241,15 +249,38 @@ fn refusal(code: &'static str, message: &str) -> Refusal {
     Refusal { code, message: message.to_owned() }
 }
 
-async fn answer(shared: Arc<Shared>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+async fn answer(
+    shared: Arc<Shared>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
     let target = headers.get("x-amz-target").and_then(|value| value.to_str().ok());
     let protocol = if target.is_some() { Protocol::Sqs } else { Protocol::Sns };
     let signed = headers.get("authorization").and_then(|v| v.to_str().ok());
-    if !signed.is_some_and(|v| v.starts_with("AWS4-HMAC-SHA256 ")) {
+    let Some(signed) = signed.filter(|v| v.starts_with("AWS4-HMAC-SHA256 ")) else {
         return protocol.refuse(
             403,
             &refusal("MissingAuthenticationToken", "Request is missing Authentication Token"),
         );
+    };
+    if is_expired(&shared, signed, &headers) {
+        shared.changed.notify_waiters();
+        if s3::is_s3(signed) {
+            return s3::refuse(400, "ExpiredToken");
+        }
+        return protocol.refuse(403, &refusal("ExpiredToken", "The security token is expired"));
+    }
+    if sts::is_sts(signed) {
+        let response = sts::answer(&shared, access_key(signed), &sns::parse(&body));
+        shared.changed.notify_waiters();
+        return response;
+    }
+    if s3::is_s3(signed) {
+        let response = s3::answer(&shared, &method, &uri, &headers, &body);
+        shared.changed.notify_waiters();
+        return response;
     }
     let response = match target.and_then(|t| t.strip_prefix("AmazonSQS.")) {
         Some(action) => {
@@ -260,6 +291,29 @@ async fn answer(shared: Arc<Shared>, headers: HeaderMap, body: Bytes) -> Respons
     };
     shared.changed.notify_waiters();
     response
+}
+
+/// Notes who sent a request; says whether his credentials are expired.
+fn is_expired(shared: &Shared, authorization: &str, headers: &HeaderMap) -> bool {
+    let mut state = shared.state();
+    if let Some(agent) = headers.get("user-agent").and_then(|v| v.to_str().ok()) {
+        state.user_agents.insert(agent.to_owned());
+    }
+    let key = access_key(authorization).to_owned();
+    let now = Instant::now();
+    let is_over = |session: &Session| session.access_key == key && session.ends <= now;
+    let expired = state.expired_keys.contains(&key) || state.sessions.iter().any(is_over);
+    state.refused_as_expired += u64::from(expired);
+    if state.access_keys.last() != Some(&key) {
+        state.access_keys.push(key);
+    }
+    expired
+}
+
+/// The access key that a request was signed with.
+fn access_key(authorization: &str) -> &str {
+    let key = authorization.split_once("Credential=").and_then(|(_, rest)| rest.split('/').next());
+    key.unwrap_or_default()
 }
 
 async fn answer_sns(shared: &Shared, fields: &sns::Fields) -> Response<Body> {
@@ -395,14 +449,22 @@ async fn misbehave(
         Some(Fault::Forbid(code)) => {
             protocol.refuse(403, &refusal(code, "The security token is not valid, or not any more"))
         }
-        Some(Fault::Shuffle) => take_in(Order::Reversed, HashMap::new()),
+        Some(Fault::Shuffle(places)) => {
+            take_in(Order::Reversed, failing(places, "InternalError", false))
+        }
         Some(Fault::FailEntries { places, code, sender_fault }) => {
-            let failed = places
-                .into_iter()
-                .map(|at| (at, (refusal(code, "Failed as the test asked"), sender_fault)));
-            take(failed.collect())
+            take(failing(places, code, sender_fault))
         }
     }
+}
+
+fn failing(
+    places: Vec<usize>,
+    code: &'static str,
+    sender_fault: bool,
+) -> HashMap<usize, (Refusal, bool)> {
+    let failed = |at| (at, (refusal(code, "Failed as the test asked"), sender_fault));
+    places.into_iter().map(failed).collect()
 }
 
 /// The order in which an answer names the entries.

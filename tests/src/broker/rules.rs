@@ -15,6 +15,8 @@ pub struct Entry {
     pub deduplication: Option<String>,
     /// Name and string value of each attribute.
     pub attributes: Vec<(String, String)>,
+    /// The names of the attributes that are numbers; the others are strings.
+    pub numbers: Vec<String>,
 }
 
 impl Entry {
@@ -151,6 +153,7 @@ mod tests {
             group: Some("g".to_owned()),
             deduplication: Some("d".to_owned()),
             attributes: vec![("n".to_owned(), "v".to_owned())],
+            numbers: Vec::new(),
         }
     }
 

@@ -29,12 +29,20 @@ pub(super) fn entries(fields: &Fields) -> Vec<Entry> {
                     .unwrap_or_default(),
             ))
         });
+        let numbers = (1..)
+            .map_while(|m| {
+                let name = field(&format!("MessageAttributes.entry.{m}.Name"))?;
+                Some((name, field(&format!("MessageAttributes.entry.{m}.Value.DataType"))))
+            })
+            .filter(|(_, kind)| kind.as_deref() == Some("Number"))
+            .map(|(name, _)| name);
         entries.push(Entry {
             id,
             body: field("Message").unwrap_or_default(),
             group: field("MessageGroupId"),
             deduplication: field("MessageDeduplicationId"),
             attributes: attributes.collect(),
+            numbers: numbers.collect(),
         });
     }
     entries

@@ -24,6 +24,13 @@ pub(super) fn entries(request: &Value) -> Vec<Entry> {
                     (name.clone(), text(&value["StringValue"]).unwrap_or_default())
                 })
                 .collect(),
+            numbers: entry["MessageAttributes"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter(|(_, value)| value["DataType"] == "Number")
+                .map(|(name, _)| name.clone())
+                .collect(),
         })
         .collect()
 }

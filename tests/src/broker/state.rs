@@ -1,7 +1,8 @@
 //! Topics, queues, and the record of what was accepted. Pure but for the `now` it is handed.
 
 use super::rules::Entry;
-use std::collections::{HashMap, HashSet};
+use super::sts::Session;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -57,6 +58,24 @@ pub struct State {
     pub violations: Vec<String>,
     /// Requests to publish, whatever became of them.
     pub requests: u64,
+    /// The objects of each bucket of S3, by key.
+    pub buckets: HashMap<String, HashMap<String, Vec<u8>>>,
+    /// Requests to put an object, whatever became of them.
+    pub puts: u64,
+    /// The next requests of S3 are refused with these statuses and codes, one each.
+    pub object_faults: VecDeque<(u16, &'static str)>,
+    /// Access keys whose requests are refused as expired.
+    pub expired_keys: HashSet<String>,
+    /// How many requests were refused so.
+    pub refused_as_expired: u64,
+    /// The roles that were taken on, in order.
+    pub sessions: Vec<Session>,
+    /// How long a session of a role lasts; an hour where it is not set.
+    pub session: Option<Duration>,
+    /// The access keys that requests were signed with, each time another.
+    pub access_keys: Vec<String>,
+    /// The `user-agent` of each request, each once.
+    pub user_agents: HashSet<String>,
     /// By target and key, the request that holds the key.
     in_flight: HashMap<(String, String), u64>,
     pub(super) visibility: Duration,

@@ -1,5 +1,6 @@
 //! What was committed against what was accepted. Pure.
 
+use crate::sky::REFUSED;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use uuid::Uuid;
@@ -14,6 +15,8 @@ pub(crate) struct Committed {
     pub(crate) n: i64,
     /// The MD5 of its payload.
     pub(crate) digest: String,
+    /// How long its payload is.
+    pub(crate) bytes: usize,
     /// The LSN of its transaction's commit record, by the server's own decoding.
     pub(crate) commit_lsn: u64,
 }
@@ -31,6 +34,30 @@ pub(crate) struct Accepted {
     pub(crate) commit_lsn: Option<u64>,
     /// The MD5 of all that was sent: body, attributes, group, deduplication id.
     pub(crate) whole: String,
+}
+
+/// A dead letter: an event that was set aside.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Letter {
+    /// Its event.
+    pub(crate) id: Uuid,
+    /// Dead letters are numbered as they are written.
+    pub(crate) number: i64,
+    /// The broker's code; none for one that was never sent.
+    pub(crate) code: Option<String>,
+    /// Whether it was redriven, and is there no more.
+    pub(crate) redriven: bool,
+}
+
+/// A dead letter that goes through the stream again: it is to be accepted, or set aside anew.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Redriven {
+    /// Its event.
+    pub(crate) id: Uuid,
+    /// The number of the letter that is there no more.
+    pub(crate) letter: i64,
+    /// The LSN of the commit record of the transaction that redrove it.
+    pub(crate) commit_lsn: u64,
 }
 
 /// What the slot had confirmed at a moment, and what was done with by then.
@@ -55,10 +82,20 @@ pub(crate) struct Evidence {
     pub(crate) accepted: Vec<Accepted>,
     /// Where the events of a kind go.
     pub(crate) targets: HashMap<String, String>,
-    /// The number of each event's dead letter.
-    pub(crate) letters: HashMap<Uuid, i64>,
+    /// All that ever were.
+    pub(crate) letters: Vec<Letter>,
+    pub(crate) redriven: Vec<Redriven>,
+    /// The destinations' limit of a message, in bytes.
+    pub(crate) limit: usize,
     pub(crate) notes: Vec<Note>,
+    /// How many messages had been accepted when each relay but the first was started.
+    pub(crate) starts: Vec<usize>,
+    /// How many requests at most were accepted without the relay's being told.
+    pub(crate) cuts: usize,
 }
+
+/// Entries in one request, at most.
+const BATCH: usize = 10;
 
 /// What the judge found; each line is one event that went wrong.
 #[derive(Debug, Default, Eq, PartialEq)]
@@ -73,13 +110,17 @@ pub(crate) struct Verdict {
     pub(crate) never_committed: Vec<String>,
     /// Behind the confirmed position before it was accepted or a dead letter.
     pub(crate) confirmed_early: Vec<String>,
+    /// A dead letter, though it is neither over the limit nor was it refused for its own fault.
+    pub(crate) set_aside: Vec<String>,
+    /// A process sent again what it had been told was accepted.
+    pub(crate) sent_again: Vec<String>,
     /// Messages beyond the first of each event.
     pub(crate) duplicates: usize,
 }
 
 impl Verdict {
     /// Each kind of wrong with its name.
-    pub(crate) fn wrongs(&self) -> [(&'static str, &[String]); 5] {
+    pub(crate) fn wrongs(&self) -> [(&'static str, &[String]); 7] {
         [
             ("lost (committed, and neither accepted nor a dead letter)", &self.lost),
             ("out of order (first accepted after a later event of its key)", &self.out_of_order),
@@ -91,6 +132,14 @@ impl Verdict {
             (
                 "confirmed early (behind the slot's confirmed position, and not safe)",
                 &self.confirmed_early,
+            ),
+            (
+                "set aside without a cause (a dead letter that could have been sent)",
+                &self.set_aside,
+            ),
+            (
+                "sent again without a cause (by a relay that knew of the acceptance)",
+                &self.sent_again,
             ),
         ]
     }
@@ -136,9 +185,11 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
             }
         }
     }
-    let lost = |event: &&Committed| {
-        !first.contains_key(&event.id) && !evidence.letters.contains_key(&event.id)
-    };
+    let kept: HashSet<Uuid> =
+        evidence.letters.iter().filter(|letter| !letter.redriven).map(|letter| letter.id).collect();
+    let lost = |event: &&Committed| !first.contains_key(&event.id) && !kept.contains(&event.id);
+    verdict.set_aside = set_aside(evidence, &committed);
+    verdict.sent_again = sent_again(evidence);
     verdict.lost = evidence.committed.iter().filter(lost).map(ToString::to_string).collect();
     verdict.out_of_order = out_of_order(evidence, &committed);
     verdict.confirmed_early = confirmed_early(evidence, &first);
@@ -161,8 +212,51 @@ fn difference(
         .then(|| format!("expected it at {target:?}, found it at {}", message.target))
 }
 
-/// By first acceptance, the numbers of a key only rise. A dead letter is out of the sequence.
+/// Dead letters without a cause. An envelope is longer than its payload, so a payload of half
+/// the limit may be over it and a shorter one is not.
+fn set_aside(evidence: &Evidence, committed: &HashMap<Uuid, &Committed>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for letter in &evidence.letters {
+        let id = letter.id;
+        let cause = match (letter.code.as_deref(), committed.get(&id)) {
+            (Some(REFUSED), Some(_)) => true,
+            (None, Some(event)) => event.bytes > evidence.limit / 2,
+            _ => false,
+        };
+        if !cause {
+            let event = committed.get(&id).map_or_else(|| id.to_string(), ToString::to_string);
+            wrong.push(format!("{event}: error code {:?}", letter.code));
+        }
+    }
+    wrong
+}
+
+/// A relay sends again what it was not told of: at most the entries of each request whose answer
+/// was cut. Beside them only a redriven event can come twice, by the log that is read again and
+/// as itself; and of a relay that is killed, a last request may be accepted a moment later.
+fn sent_again(evidence: &Evidence) -> Vec<String> {
+    let mut lives: HashMap<Uuid, usize> = HashMap::new();
+    let mut repeats = 0;
+    for (at, message) in evidence.accepted.iter().enumerate() {
+        let life = evidence.starts.partition_point(|start| *start <= at);
+        repeats += usize::from(lives.insert(message.id, life) == Some(life));
+    }
+    let explained = BATCH * (evidence.cuts + evidence.starts.len()) + evidence.redriven.len();
+    let says = || {
+        format!(
+            "{repeats} repeats within the life of one relay, of which {} requests whose answer was cut, {} starts and {} redriven letters explain at most {explained}",
+            evidence.cuts,
+            evidence.starts.len(),
+            evidence.redriven.len()
+        )
+    };
+    (repeats > explained).then(says).into_iter().collect()
+}
+
+/// By first acceptance, the numbers of a key only rise. What was a dead letter at any time is
+/// out of the sequence: redriven, it comes behind those that it no longer held back.
 fn out_of_order(evidence: &Evidence, committed: &HashMap<Uuid, &Committed>) -> Vec<String> {
+    let set_aside: HashSet<Uuid> = evidence.letters.iter().map(|letter| letter.id).collect();
     let mut seen = HashSet::new();
     let mut newest: HashMap<(&str, &str, &str), i64> = HashMap::new();
     let mut wrong = Vec::new();
@@ -170,7 +264,7 @@ fn out_of_order(evidence: &Evidence, committed: &HashMap<Uuid, &Committed>) -> V
         let Some(event) = committed.get(&message.id) else {
             continue;
         };
-        if evidence.letters.contains_key(&message.id) || !seen.insert(message.id) {
+        if set_aside.contains(&message.id) || !seen.insert(message.id) {
             continue;
         }
         let key = (message.target.as_str(), event.kind.as_str(), event.key.as_str());
@@ -184,23 +278,40 @@ fn out_of_order(evidence: &Evidence, committed: &HashMap<Uuid, &Committed>) -> V
 }
 
 /// Postgres never sends a transaction again whose commit record begins before the confirmed
-/// position, so each of its events must have been safe by then.
+/// position, so each of its events must have been safe by then: accepted, or a dead letter; one
+/// that was redriven, accepted or a dead letter anew.
 fn confirmed_early(evidence: &Evidence, first: &HashMap<Uuid, (usize, &Accepted)>) -> Vec<String> {
+    let mut letters: HashMap<Uuid, Vec<i64>> = HashMap::new();
+    for letter in &evidence.letters {
+        letters.entry(letter.id).or_default().push(letter.number);
+    }
+    let is_safe = |id: Uuid, note: &Note, newer_than: i64| {
+        let kept = |number: &i64| *number > newer_than && *number <= note.letter;
+        first.get(&id).is_some_and(|(at, _)| *at < note.accepted)
+            || letters.get(&id).is_some_and(|numbers| numbers.iter().any(kept))
+    };
     let mut wrong = Vec::new();
     let mut named = HashSet::new();
     for note in &evidence.notes {
+        let says = |what: &str| {
+            let confirmed = lsn(note.confirmed);
+            format!(
+                "{what}: {}, the slot had confirmed {confirmed}, and the event was neither accepted nor a dead letter",
+                note.when
+            )
+        };
         for event in &evidence.committed {
             if event.commit_lsn >= note.confirmed {
                 break;
             }
-            let accepted = first.get(&event.id).is_some_and(|(at, _)| *at < note.accepted);
-            let letter = evidence.letters.get(&event.id).is_some_and(|at| *at <= note.letter);
-            if !accepted && !letter && named.insert(event.id) {
-                wrong.push(format!(
-                    "{event}: {}, the slot had confirmed {}, and the event was neither accepted nor a dead letter",
-                    note.when,
-                    lsn(note.confirmed)
-                ));
+            if !is_safe(event.id, note, 0) && named.insert((event.id, 0)) {
+                wrong.push(says(&event.to_string()));
+            }
+        }
+        for again in evidence.redriven.iter().filter(|again| again.commit_lsn < note.confirmed) {
+            if !is_safe(again.id, note, again.letter) && named.insert((again.id, again.letter)) {
+                let at = lsn(again.commit_lsn);
+                wrong.push(says(&format!("{}, redriven at {at}", again.id)));
             }
         }
     }
@@ -218,12 +329,13 @@ mod tests {
             key: "k".to_owned(),
             n: i64::try_from(n).unwrap(),
             digest: n.to_string(),
+            bytes: 10,
             commit_lsn: n * 100,
         }
     }
 
     fn message(n: u64) -> Accepted {
-        let Committed { id, kind, key, n, digest, commit_lsn } = event(n);
+        let Committed { id, kind, key, n, digest, commit_lsn, .. } = event(n);
         let (n, commit_lsn) = (Some(n), Some(commit_lsn));
         let (whole, target) = (digest.clone(), "topic".to_owned());
         Accepted { id, target, kind, key, n, digest, commit_lsn, whole }
@@ -234,6 +346,7 @@ mod tests {
             committed: (1..=3).map(event).collect(),
             accepted: accepted.iter().map(|n| message(*n)).collect(),
             targets: [("order".to_owned(), "topic".to_owned())].into(),
+            limit: 100,
             ..Evidence::default()
         }
     }
@@ -242,21 +355,33 @@ mod tests {
         Note { when: "at a kill".to_owned(), confirmed, accepted, letter }
     }
 
-    fn letter(n: u64, number: i64) -> (Uuid, i64) {
-        (event(n).id, number)
+    fn letter(n: u64, number: i64) -> Letter {
+        Letter { id: event(n).id, number, code: Some(REFUSED.to_owned()), redriven: false }
     }
 
     #[test]
     fn all_in_order_with_repeats_is_right() {
-        let verdict = judge(&evidence(&[1, 2, 1, 2, 3, 2]));
-        assert_eq!(verdict, Verdict { duplicates: 3, ..Verdict::default() });
+        let told = Evidence { cuts: 1, ..evidence(&[1, 2, 1, 2, 3, 2]) };
+        assert_eq!(judge(&told), Verdict { duplicates: 3, ..Verdict::default() });
+    }
+
+    #[test]
+    fn a_repeat_that_no_cut_answer_and_no_restart_explains_is_found() {
+        let numbers: Vec<u64> = (0..12).map(|_| 1).collect();
+        let untold = evidence(&numbers);
+        assert_eq!(judge(&untold).sent_again.len(), 1);
+        assert_eq!(judge(&Evidence { cuts: 2, ..untold }).sent_again, Vec::<String>::new());
+        // Each life begins with one of them.
+        let starts = vec![4, 8];
+        let restarted = Evidence { starts, ..evidence(&numbers) };
+        assert_eq!(judge(&restarted).sent_again, Vec::<String>::new());
     }
 
     #[test]
     fn an_event_that_is_nowhere_is_lost_and_a_dead_letter_is_not() {
         let mut evidence = evidence(&[1, 3]);
         assert_eq!(judge(&evidence).lost.len(), 1);
-        evidence.letters = [letter(2, 1)].into();
+        evidence.letters = vec![letter(2, 1)];
         assert_eq!(judge(&evidence), Verdict::default());
     }
 
@@ -264,7 +389,7 @@ mod tests {
     fn a_first_acceptance_behind_a_later_one_is_out_of_order() {
         assert_eq!(judge(&evidence(&[1, 3, 2])).out_of_order.len(), 1);
         let mut set_aside = evidence(&[1, 3, 2]);
-        set_aside.letters = [letter(2, 1)].into();
+        set_aside.letters = vec![letter(2, 1)];
         assert_eq!(judge(&set_aside).out_of_order, Vec::<String>::new());
     }
 
@@ -284,8 +409,22 @@ mod tests {
             assert_eq!(judge(&evidence).changed.len(), 1);
         }
         let mut again = evidence(&[1, 2, 3, 2]);
+        again.cuts = 1;
         again.accepted[3].whole = "other".to_owned();
         assert_eq!(judge(&again).changed.len(), 1);
+    }
+
+    #[test]
+    fn a_dead_letter_without_a_cause_is_found() {
+        for (code, bytes, wrong) in
+            [(Some(REFUSED), 10, 0), (Some("ExpiredToken"), 10, 1), (None, 10, 1), (None, 100, 0)]
+        {
+            let mut evidence = evidence(&[1, 3]);
+            evidence.committed[1].bytes = bytes;
+            let code = code.map(str::to_owned);
+            evidence.letters = vec![Letter { code, ..letter(2, 1) }];
+            assert_eq!(judge(&evidence).set_aside.len(), wrong);
+        }
     }
 
     #[test]
@@ -309,12 +448,39 @@ mod tests {
         }
         // A dead letter counts from when it was written.
         for (noted, wrong) in [(note(201, 1, 6), 1), (note(201, 1, 7), 0)] {
-            let letters = [letter(2, 7)].into();
+            let letters = vec![letter(2, 7)];
             let evidence = Evidence { notes: vec![noted], letters, ..evidence(&[1, 3]) };
             assert_eq!(judge(&evidence).confirmed_early.len(), wrong);
         }
         // And one that is lost was confirmed early, too.
         let evidence = Evidence { notes: vec![note(500, 2, 0)], ..evidence(&[1, 3]) };
+        assert_eq!(judge(&evidence).confirmed_early.len(), 1);
+    }
+
+    #[test]
+    fn a_letter_that_was_redriven_is_owed_again_and_may_come_out_of_order() {
+        let mut evidence = evidence(&[1, 3]);
+        evidence.letters = vec![Letter { redriven: true, ..letter(2, 7) }];
+        evidence.redriven = vec![Redriven { id: event(2).id, letter: 7, commit_lsn: 400 }];
+        assert_eq!(judge(&evidence).lost.len(), 1);
+        for (noted, wrong) in [(note(400, 2, 7), 0), (note(401, 2, 7), 1), (note(401, 3, 7), 0)] {
+            let accepted = [1, 3, 2].map(message).to_vec();
+            let evidence = Evidence {
+                accepted,
+                letters: evidence.letters.clone(),
+                redriven: evidence.redriven.clone(),
+                notes: vec![noted],
+                ..self::evidence(&[])
+            };
+            let verdict = judge(&evidence);
+            assert_eq!(verdict.confirmed_early.len(), wrong);
+            assert_eq!((verdict.lost.len(), verdict.out_of_order.len()), (0, 0));
+        }
+        // Set aside anew.
+        evidence.letters.push(letter(2, 9));
+        evidence.notes = vec![note(401, 2, 9)];
+        assert_eq!(judge(&evidence), Verdict::default());
+        evidence.notes = vec![note(401, 2, 8)];
         assert_eq!(judge(&evidence).confirmed_early.len(), 1);
     }
 }

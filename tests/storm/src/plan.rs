@@ -22,7 +22,7 @@ pub(crate) enum Mood {
     EntriesFail,
     /// Single entries fail by the sender's fault: dead letters.
     EntriesRefused,
-    /// The answer names the entries in another order.
+    /// The answer names the entries in another order, and some of them fail.
     Shuffled,
     /// The credentials are expired.
     CredentialsExpired,
@@ -81,6 +81,8 @@ pub(crate) enum Strike {
     NeverAnswered,
     /// The table of dead letters cannot be written to, while entries are refused.
     LockDeadLetters(Duration),
+    /// No fault: `relay dead-letters redrive --all`.
+    Redrive,
     /// No fault but load: so many events in one transaction.
     LargeTransaction(u32),
 }
@@ -106,6 +108,7 @@ impl fmt::Display for Strike {
             }
             Self::NeverAnswered => write!(f, "a request is never answered"),
             Self::LockDeadLetters(time) => write!(f, "dead letters locked for {time:?}"),
+            Self::Redrive => write!(f, "dead letters redriven"),
             Self::LargeTransaction(events) => write!(f, "{events} events in one transaction"),
         }
     }
@@ -196,7 +199,9 @@ fn deck(rng: &mut fastrand::Rng) -> Vec<Strike> {
         Strike::TerminateWalsender,
         Strike::Silence(millis(rng, 300..3000)),
         Strike::LockDeadLetters(millis(rng, 500..2500)),
-        Strike::LargeTransaction(rng.u32(500..4000)),
+        Strike::LargeTransaction(rng.u32(2000..10_000)),
+        Strike::Redrive,
+        Strike::Redrive,
     ];
     for _ in 0..3 {
         let (after, reset) = (rng.usize(1..30_000), rng.bool());
@@ -241,7 +246,7 @@ mod tests {
                 });
             }
         }
-        // Eleven kinds beside the broker's moods.
-        assert_eq!(found.len(), MOODS.len() + 11);
+        // Twelve kinds beside the broker's moods.
+        assert_eq!(found.len(), MOODS.len() + 12);
     }
 }

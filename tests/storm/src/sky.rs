@@ -5,6 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tests::broker::{Broker, Fault};
 
+/// The code of an entry that is refused for the sender's fault.
+pub(crate) const REFUSED: &str = "InvalidParameter";
+
 /// While a mood lasts, of ten requests so many meet it.
 const IN_A_MOOD: u8 = 8;
 
@@ -18,6 +21,8 @@ struct Moods {
     /// Of a hundred requests so many meet a fault in no mood at all.
     background: u8,
     lasting: Vec<Lasting>,
+    /// How many requests were to be accepted and their answers cut.
+    cuts: usize,
 }
 
 #[derive(Debug)]
@@ -32,12 +37,18 @@ impl Sky {
     /// Over this broker, from now on.
     pub(crate) fn over(broker: &Broker, seed: u64, background: u8) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
-        let sky = Self(Arc::new(Mutex::new(Moods { rng, background, lasting: Vec::new() })));
+        let sky =
+            Self(Arc::new(Mutex::new(Moods { rng, background, lasting: Vec::new(), cuts: 0 })));
         let moods = Arc::clone(&sky.0);
         broker.draw(move |target| {
             moods.lock().unwrap_or_else(PoisonError::into_inner).next(target, Instant::now())
         });
         sky
+    }
+
+    /// How many requests at most were accepted without an answer.
+    pub(crate) fn cuts(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).cuts
     }
 
     /// Adds a mood.
@@ -51,16 +62,13 @@ impl Moods {
     fn next(&mut self, target: &str, now: Instant) -> Option<Fault> {
         self.lasting.retain(|lasting| lasting.until > now);
         let applies = |l: &&Lasting| l.only.as_ref().is_none_or(|only| only == target);
-        let mood = self.lasting.iter().find(applies).map(|lasting| lasting.mood);
-        match mood {
-            Some(mood) if self.rng.u8(0..10) < IN_A_MOOD => Some(fault(&mut self.rng, mood)),
-            Some(_) => None,
-            None if self.rng.u8(0..100) < self.background => {
-                let mood = MOODS[self.rng.usize(..MOODS.len())];
-                Some(fault(&mut self.rng, mood))
-            }
-            None => None,
-        }
+        let mood = match self.lasting.iter().find(applies) {
+            Some(lasting) => (self.rng.u8(0..10) < IN_A_MOOD).then_some(lasting.mood),
+            None => (self.rng.u8(0..100) < self.background)
+                .then(|| MOODS[self.rng.usize(..MOODS.len())]),
+        }?;
+        self.cuts += usize::from(mood == Mood::AcceptThenCut);
+        Some(fault(&mut self.rng, mood))
     }
 }
 
@@ -72,17 +80,20 @@ fn fault(rng: &mut fastrand::Rng, mood: Mood) -> Fault {
         Mood::CutBefore => Fault::CutBefore,
         Mood::AcceptThenCut => Fault::CutAfter,
         Mood::Slow => Fault::Slow(Duration::from_millis(rng.u64(10..500))),
-        Mood::EntriesFail => entries(rng, "InternalError", false),
-        Mood::EntriesRefused => entries(rng, "InvalidParameter", true),
-        Mood::Shuffled => Fault::Shuffle,
+        Mood::EntriesFail => {
+            Fault::FailEntries { places: some(rng), code: "InternalError", sender_fault: false }
+        }
+        Mood::EntriesRefused => {
+            Fault::FailEntries { places: some(rng), code: REFUSED, sender_fault: true }
+        }
+        Mood::Shuffled => Fault::Shuffle(some(rng)),
         Mood::CredentialsExpired => {
             Fault::Forbid(if rng.bool() { "ExpiredToken" } else { "InvalidClientTokenId" })
         }
     }
 }
 
-/// About a third of the entries fail.
-fn entries(rng: &mut fastrand::Rng, code: &'static str, sender_fault: bool) -> Fault {
-    let places = (0..10).filter(|_| rng.u8(0..3) == 0).collect();
-    Fault::FailEntries { places, code, sender_fault }
+/// About a third of the places of a request.
+fn some(rng: &mut fastrand::Rng) -> Vec<usize> {
+    (0..10).filter(|_| rng.u8(0..3) == 0).collect()
 }

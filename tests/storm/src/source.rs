@@ -1,11 +1,11 @@
 //! The Postgres that can be lost, and what it says was committed.
 
-use crate::judge::Committed;
+use crate::judge::{Committed, Letter, Redriven};
 use anyhow::{Context, Result, ensure};
 use local::postgres::Postgres;
 use std::collections::HashMap;
 use std::time::Duration;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 /// Where events go by their kind: the default destination, and the route's.
 pub(crate) const KINDS: [&str; 2] = ["order", "item"];
@@ -91,21 +91,29 @@ impl Source {
 
     /// The number of the newest dead letter; 0 before the first.
     pub(crate) async fn newest_letter(&mut self) -> Result<i64> {
-        let sql = "select coalesce(max(id), 0) from relay.dead_letter";
+        let sql = "select greatest((select max(id) from relay.dead_letter), (select max(letter) from redriven), 0)";
         Ok(self.client().await?.query_one(sql, &[]).await?.get(0))
     }
 
-    /// The dead letters: event and number.
-    pub(crate) async fn letters(&mut self) -> Result<HashMap<uuid::Uuid, i64>> {
-        let sql = "select event_id, min(id) from relay.dead_letter
-                   where event_id is not null group by event_id";
+    /// The dead letters, with those that were redriven.
+    pub(crate) async fn letters(&mut self) -> Result<Vec<Letter>> {
+        let sql = "select event_id, id, error_code, false from relay.dead_letter
+                   where event_id is not null
+                   union all select event_id, letter, error_code, true from redriven";
         let rows = self.client().await?.query(sql, &[]).await?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+        let letter = |row: &Row| Letter {
+            id: row.get(0),
+            number: row.get(1),
+            code: row.get(2),
+            redriven: row.get(3),
+        };
+        Ok(rows.iter().map(letter).collect())
     }
 
-    /// Every event that was committed, with the LSN of its commit record as the server's own
-    /// decoding of a second slot gives it, in the order of commits.
-    pub(crate) async fn committed(&mut self) -> Result<Vec<Committed>> {
+    /// Every event that was committed, in the order of commits, and every letter that was
+    /// redriven, with the LSN of the commit record as the server's own decoding of a second
+    /// slot gives it.
+    pub(crate) async fn committed(&mut self) -> Result<(Vec<Committed>, Vec<Redriven>)> {
         // A commit that is waited for: what others did not wait for is in the log before it.
         let flush = "select pg_logical_emit_message(true, 'judge', 'the end')::text";
         self.client().await?.query_one(flush, &[]).await?;
@@ -121,21 +129,30 @@ impl Source {
         for begin in &begins {
             commits.insert(begin.get::<_, i64>(1), u64::try_from(begin.get::<_, i64>(0))?);
         }
-        let sql =
-            "select event_id, xid::text::bigint % 4294967296, kind, key, n, digest from journal";
+        let commit_of = |row: &Row| {
+            let xid: i64 = row.get(1);
+            let found = commits.get(&xid).copied();
+            found.with_context(|| format!("expected transaction {xid} in the judge's slot"))
+        };
+        let sql = "select event_id, xid::text::bigint % 4294967296, letter from redriven";
+        let rows = self.client().await?.query(sql, &[]).await?;
+        let mut redriven = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let (id, letter, commit_lsn) = (row.get(0), row.get(2), commit_of(row)?);
+            redriven.push(Redriven { id, letter, commit_lsn });
+        }
+        let sql = "select event_id, xid::text::bigint % 4294967296, kind, key, n, digest, bytes from journal";
         let rows = self.client().await?.query(sql, &[]).await?;
         let mut committed = Vec::with_capacity(rows.len());
         for row in &rows {
-            let xid: i64 = row.get(1);
-            let commit_lsn = *commits
-                .get(&xid)
-                .with_context(|| format!("expected transaction {xid} in the judge's slot"))?;
+            let commit_lsn = commit_of(row)?;
             committed.push(Committed {
                 id: row.get(0),
                 kind: row.get(2),
                 key: row.get(3),
                 n: row.get(4),
                 digest: row.get(5),
+                bytes: usize::try_from(row.get::<_, i32>(6))?,
                 commit_lsn,
             });
         }
@@ -143,7 +160,7 @@ impl Source {
             (a.commit_lsn, &a.kind, &a.key, a.n).cmp(&(b.commit_lsn, &b.kind, &b.key, b.n))
         });
         self.truth_is_in_order(&committed)?;
-        Ok(committed)
+        Ok((committed, redriven))
     }
 
     /// The suite's own premise: the numbers of a key count up from 1 in commit order.

@@ -15,8 +15,29 @@ create table journal (
   kind text not null,
   key text not null,
   n bigint not null,
-  digest text not null
+  digest text not null,
+  bytes int not null
 );
+
+-- The letters that were redriven, each noted in the transaction that sends it again.
+create table redriven (
+  letter bigint primary key,
+  event_id uuid not null,
+  error_code text,
+  xid xid8 not null default pg_current_xact_id()
+);
+
+create function note_redriven() returns trigger
+language plpgsql
+as $$
+begin
+  insert into redriven (letter, event_id, error_code) values (old.id, old.event_id, old.error_code);
+  return old;
+end
+$$;
+
+create trigger note_redriven after delete on relay.dead_letter
+for each row execute function note_redriven();
 
 -- One event of a key, by either road, with a note of so many bytes.
 create function happen(a_kind text, a_key text, id uuid, emitted boolean, bytes int) returns void
@@ -35,7 +56,7 @@ begin
       (event_id, aggregate_type, aggregate_id, aggregate_version, event_type, data)
     values (id, a_kind, a_key, next, 'key.counted', payload::json);
   end if;
-  insert into journal (event_id, kind, key, n, digest)
-  values (id, a_kind, a_key, next, md5(payload));
+  insert into journal (event_id, kind, key, n, digest, bytes)
+  values (id, a_kind, a_key, next, md5(payload), octet_length(payload));
 end
 $$;

@@ -33,7 +33,14 @@ struct Invocation {
 /// # Errors
 /// When the runtime API is not there.
 pub async fn run<H: Handler>(handler: H, read_model: &Dsn) -> Result<(), Error> {
-    let mut consumer = Consumer::new(handler, read_model);
+    serve(Consumer::new(handler, read_model)).await
+}
+
+/// The same with a consumer that was put together before.
+///
+/// # Errors
+/// When the runtime API is not there.
+pub async fn serve<H: Handler>(mut consumer: Consumer<H>) -> Result<(), Error> {
     // Before the first invocation: Lambda gives the start more processor time.
     if let Err(error) = consumer.connect().await {
         tracing::warn!(error = chain(&error), "not connected yet; the first delivery tries again");

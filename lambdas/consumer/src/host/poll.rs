@@ -50,13 +50,20 @@ pub async fn run<H: Handler + Clone>(
     workers: usize,
     until: impl Future<Output = ()>,
 ) {
+    let consumer = || Consumer::new(handler.clone(), read_model);
+    serve(consumer, client, queue_url, workers, until).await;
+}
+
+/// The same with consumers that are put together by the caller, one for each worker.
+pub async fn serve<H: Handler>(
+    consumer: impl Fn() -> Consumer<H>,
+    client: &Client,
+    queue_url: &str,
+    workers: usize,
+    until: impl Future<Output = ()>,
+) {
     let (stop, stopped) = watch::channel(false);
-    let worker = |_| Worker {
-        client,
-        queue_url,
-        consumer: Consumer::new(handler.clone(), read_model),
-        stopped: stopped.clone(),
-    };
+    let worker = |_| Worker { client, queue_url, consumer: consumer(), stopped: stopped.clone() };
     let mut workers: Vec<_> =
         (0..workers.max(1)).map(worker).map(|worker| Box::pin(worker.work())).collect();
     let mut until = pin!(until);

@@ -125,7 +125,9 @@ impl Lane {
     /// The first waiting entry of a key: its size, and whether it must go alone.
     fn first(&self, key: usize) -> Option<(usize, bool)> {
         let first = &self.entries[self.keys[key].first?].entry;
-        Some((first.bytes(), first.alone))
+        // What goes to S3 first is no reason for others to wait.
+        let alone = first.alone || self.limits.is_claimed(first);
+        Some((self.limits.in_request(first), alone))
     }
 
     fn take_first(&mut self, key: usize) -> Option<InFlight> {
@@ -207,11 +209,12 @@ impl Lane {
     /// Where entries of one key may share a request: what is left of it is filled with those
     /// that follow.
     fn more_of_the_same(&mut self, mut batch: Vec<InFlight>) -> Vec<InFlight> {
-        let alone = batch.first().is_none_or(|first| first.entry.alone);
+        let alone = |held: &InFlight| held.entry.alone || self.limits.is_claimed(&held.entry);
+        let alone = batch.first().is_none_or(alone);
         if self.ordering != Ordering::PerKeyTogether || alone {
             return batch;
         }
-        let mut bytes: usize = batch.iter().map(|held| held.entry.bytes()).sum();
+        let mut bytes: usize = batch.iter().map(|held| self.limits.in_request(&held.entry)).sum();
         let mut keys: VecDeque<usize> = batch.iter().map(|held| held.key).collect();
         while batch.len() < self.limits.entries
             && let Some(key) = keys.pop_front()

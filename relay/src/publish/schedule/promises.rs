@@ -3,13 +3,13 @@
 use super::*;
 use crate::ledger::TransactionId;
 use crate::publish::Sealed;
-use envelope::Position;
+use envelope::{Format, Position};
 use proptest::prelude::*;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use uuid::Uuid;
 
-const LIMITS: BatchLimits = BatchLimits { entries: 10, bytes: 1000 };
+const LIMITS: BatchLimits = BatchLimits { entries: 10, bytes: 1000, claim_check: None };
 
 fn lane(ordering: Ordering) -> Lane {
     Lane { limits: LIMITS, ordering, requests: 8..=8 }
@@ -128,6 +128,25 @@ fn an_entry_over_the_limit_is_told_apart_and_blocks_no_one() {
 }
 
 #[test]
+fn what_goes_to_s3_first_has_a_request_to_itself() {
+    let now = Instant::now();
+    let claim = crate::publish::Claim { above: 500, format: Format::Relay, reference: 100 };
+    let limits = BatchLimits { claim_check: Some(claim), ..LIMITS };
+    for ordering in [Ordering::PerKey, Ordering::PerKeyTogether] {
+        let mut schedule = Schedule::new([Lane { limits, ..lane(ordering) }], 1 << 20);
+        for (ordinal, (key, bytes)) in
+            (0..).zip([("a", 1), ("large", 5000), ("large", 1), ("b", 1), ("c", 1)])
+        {
+            schedule.push(entry(0, key, ordinal, bytes));
+        }
+        assert_eq!(ordinals(&sent(schedule.next(now)).0), [0]);
+        assert_eq!(ordinals(&sent(schedule.next(now)).0), [1]);
+        assert_eq!(ordinals(&sent(schedule.next(now)).0), [3, 4]);
+        assert!(schedule.next(now).is_none(), "the key waits for its large event");
+    }
+}
+
+#[test]
 fn a_hot_key_starves_no_other() {
     let now = Instant::now();
     for ordering in [Ordering::PerKey, Ordering::PerKeyTogether] {
@@ -144,7 +163,7 @@ fn a_hot_key_starves_no_other() {
 fn a_destination_that_is_down_is_tried_one_request_at_a_time_and_stops_no_other() {
     let mut now = Instant::now();
     let one_a_request =
-        Lane { limits: BatchLimits { entries: 1, bytes: 1000 }, ..lane(Ordering::PerKey) };
+        Lane { limits: BatchLimits { entries: 1, ..LIMITS }, ..lane(Ordering::PerKey) };
     let mut schedule = Schedule::new([one_a_request.clone(), one_a_request], 1 << 20);
     for key in ["a", "b", "c"] {
         schedule.push(entry(0, key, 0, 1));
