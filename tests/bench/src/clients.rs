@@ -58,6 +58,19 @@ pub(crate) struct Relay {
     /// The topic or queue; without it, the null sink.
     #[arg(long)]
     to: Option<Address>,
+    #[command(flatten)]
+    limits: Limits,
+}
+
+/// The relay's settings, with its own defaults.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Limits {
+    /// How many bytes of events may be on their way.
+    #[arg(long, value_name = "BYTES", default_value_t = 32 << 20)]
+    bytes_in_flight: usize,
+    /// How many requests may be in flight.
+    #[arg(long, value_name = "REQUESTS", default_value_t = 64)]
+    requests_in_flight: usize,
 }
 
 pub(crate) async fn run(client: Client) -> Result<()> {
@@ -85,7 +98,7 @@ pub(crate) async fn run(client: Client) -> Result<()> {
 }
 
 async fn relay<P: Publisher>(options: Relay, publisher: P) -> Result<()> {
-    let Relay { slot, peak: print_peak, seen, .. } = options;
+    let Relay { slot, peak: print_peak, seen, limits, .. } = options;
     let publisher = Watched::new(publisher, slot.events, seen.is_some());
     let watch = publisher.watch();
     let setup = Setup {
@@ -97,8 +110,8 @@ async fn relay<P: Publisher>(options: Relay, publisher: P) -> Result<()> {
         numbers: relay::value::Numbers::default(),
         routes: Routes::all_to(DestinationId(0)),
         publishers: vec![publisher],
-        bytes_in_flight: 32 << 20,
-        requests_in_flight: 64,
+        bytes_in_flight: limits.bytes_in_flight,
+        requests_in_flight: limits.requests_in_flight,
         shutdown_grace: Duration::from_secs(10),
         confirmed_time: Arc::default(),
     };
@@ -123,10 +136,13 @@ pub(crate) fn relay_command(
     slot: &str,
     events: u32,
     to: Option<(Broker, &Canned)>,
+    limits: Limits,
 ) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["client", "relay", "--slot", slot, "--url", url]);
     command.args(["--events", &events.to_string()]);
+    command.args(["--bytes-in-flight", &limits.bytes_in_flight.to_string()]);
+    command.args(["--requests-in-flight", &limits.requests_in_flight.to_string()]);
     if let Some((broker, canned)) = to {
         local::ministack::point_at(&mut command, &canned.endpoint);
         command.args(["--to", &broker.address(&canned.endpoint)]);

@@ -2,7 +2,7 @@
 
 use crate::broker::Broker;
 use crate::canned::Canned;
-use crate::clients;
+use crate::clients::{self, Limits};
 use crate::load::{Source, connections};
 use crate::measure::Cost;
 use anyhow::{Context, Result, ensure};
@@ -30,13 +30,14 @@ pub(crate) async fn at(
     rate: u32,
     seconds: u32,
     to: Option<(Broker, &Canned)>,
+    limits: Limits,
 ) -> Result<Latency> {
     source.client.batch_execute("truncate relay.outbox; checkpoint").await?;
     source.make_slot("latency").await?;
     let folder = tempfile::tempdir()?;
     let seen = folder.path().join("seen");
     let events = rate / connections(rate) * connections(rate) * seconds;
-    let mut relay = clients::relay_command(&source.url(), "latency", events, to)?
+    let mut relay = clients::relay_command(&source.url(), "latency", events, to, limits)?
         .arg("--seen")
         .arg(&seen)
         .stdin(Stdio::null())

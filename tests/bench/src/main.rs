@@ -14,6 +14,10 @@ mod source;
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How fast the relay is, as a ratio to others in the same run.
 #[derive(Debug, Parser)]
 #[command(version)]

@@ -2,7 +2,7 @@
 
 use crate::broker::Broker;
 use crate::canned::Canned;
-use crate::clients::relay_command;
+use crate::clients::{Limits, relay_command};
 use crate::latency::{self, Latency};
 use crate::load::{KEYS, Source};
 use crate::measure::Cost;
@@ -32,6 +32,8 @@ pub(crate) struct Options {
     /// Leave the latency out.
     #[arg(long)]
     no_latency: bool,
+    #[command(flatten)]
+    limits: Limits,
 }
 
 /// The latencies of the canned server, in milliseconds.
@@ -134,7 +136,7 @@ async fn with_keys(
         return Ok(());
     };
     let fast = Case { latency: 0, ..*first };
-    let mut backlog = Backlog::write(source, fast.keys, fast.rows(options.rows)).await?;
+    let mut backlog = Backlog::write(source, options, fast.keys, fast.rows(options.rows)).await?;
     let mut null = Vec::new();
     for _ in 0..options.turns {
         null.push(backlog.drain(None).await?.0);
@@ -145,7 +147,7 @@ async fn with_keys(
         let rows = case.rows(options.rows);
         if rows != backlog.rows {
             backlog.drop().await?;
-            backlog = Backlog::write(source, case.keys, rows).await?;
+            backlog = Backlog::write(source, options, case.keys, rows).await?;
         }
         let canned = Canned::start(case.latency)?;
         let mut line = drain(&backlog, options, *case, &canned, null).await?;
@@ -153,7 +155,8 @@ async fn with_keys(
             let to = Some((case.broker, &canned));
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]
             let pace = PACE.min((line.rate / 2.0) as u32).max(1);
-            let latency = latency::at(source, case.keys, pace, options.seconds, to).await?;
+            let latency =
+                latency::at(source, case.keys, pace, options.seconds, to, options.limits).await?;
             line.peak = line.peak.max(latency.peak);
             line.latency = Some(latency);
         }
@@ -220,21 +223,22 @@ async fn bare_sdk(case: Case, canned: &Canned, rows: u32) -> Result<Cost> {
 struct Backlog<'a> {
     source: &'a Source,
     rows: u32,
+    limits: Limits,
 }
 
 impl<'a> Backlog<'a> {
     const SLOT: &'static str = "backlog";
 
-    async fn write(source: &'a Source, keys: u32, rows: u32) -> Result<Self> {
+    async fn write(source: &'a Source, options: &Options, keys: u32, rows: u32) -> Result<Self> {
         eprintln!("writing {rows} rows with {keys} keys …");
         source.backlog(Self::SLOT, rows, 1, keys).await?;
-        Ok(Self { source, rows })
+        Ok(Self { source, rows, limits: options.limits })
     }
 
     async fn drain(&self, to: Option<(Broker, &Canned)>) -> Result<(Cost, u64)> {
         const COPY: &str = "drained";
         self.source.copy_slot(Self::SLOT, COPY).await?;
-        let command = relay_command(&self.source.url(), COPY, self.rows, to)?;
+        let command = relay_command(&self.source.url(), COPY, self.rows, to, self.limits)?;
         let cost = tokio::task::spawn_blocking(|| Cost::of(command)).await??;
         self.source.drop_slot(COPY).await?;
         Ok(cost)
