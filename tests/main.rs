@@ -6,14 +6,18 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod breaker;
 mod crash;
+mod dead_letters;
 mod delivery;
 mod faults;
+mod formats;
 mod harness;
 mod idle;
 mod large;
 mod memory;
 mod ordering;
+mod outcomes;
 mod overload;
 mod partitions;
 mod preconditions;

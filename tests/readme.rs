@@ -11,8 +11,9 @@ fn blocks(language: &str) -> Vec<&'static str> {
 }
 
 /// The manual.
-const PAGES: [(&str, &str); 6] = [
+const PAGES: [(&str, &str); 7] = [
     ("connection", include_str!("../relay/docs/connection.md")),
+    ("formats", include_str!("../relay/docs/formats.md")),
     ("idle", include_str!("../relay/docs/idle.md")),
     ("performance", include_str!("../relay/docs/performance.md")),
     ("slots", include_str!("../relay/docs/slots.md")),
@@ -112,5 +113,17 @@ fn the_commands_of_the_manual_are_known() {
                 .unwrap();
             assert!(output.status.success(), "{page}: {line}: {}", crate::harness::text(&output));
         }
+    }
+}
+
+#[test]
+fn the_formats_of_the_manual_are_the_golden_ones() {
+    let page = include_str!("../relay/docs/formats.md");
+    for (format, golden) in [
+        ("relay", include_str!("../relay/envelope/golden/relay_1.json")),
+        ("cloudevents", include_str!("../relay/envelope/golden/cloudevents_1.json")),
+        ("payload", include_str!("../relay/envelope/golden/payload_1.json")),
+    ] {
+        assert_eq!(blocks_of(page, &format!("json {format}")), [golden], "{format}");
     }
 }

@@ -3,19 +3,24 @@
 //! Knows: the keys, their defaults, and how the two sources are merged. Must
 //! not know: the process's environment, which is handed in.
 
+use crate::pipeline::OnPoison;
 use crate::publish::Address;
+use crate::publish::schedule::Ordering;
 use crate::table::TableRule;
 use crate::value::Numeric;
 use bytesize::ByteSize;
+use envelope::Format;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+mod destination;
 mod error;
 mod keys;
 mod table;
 
+pub use destination::{Destination, Settings};
 pub use error::ConfigError;
 pub use keys::KEYS;
 pub use table::Table;
@@ -53,6 +58,8 @@ pub struct Config {
     pub outbox: Outbox,
     /// Which aggregate types go elsewhere than `publish.to`.
     pub route: Vec<Route>,
+    /// What holds for one destination and not for the others.
+    pub destination: Vec<Destination>,
     /// How values of tables are written.
     pub values: Values,
     /// The tables whose changes are events, beside the outbox.
@@ -113,10 +120,19 @@ pub struct Publish {
     pub to: Option<String>,
     /// The `source` of the events; the database's name where it is not set.
     pub source: Option<String>,
+    /// What messages look like.
+    pub format: Format,
     /// How many bytes of events may be on their way.
     pub bytes_in_flight: ByteSize,
-    /// How many requests one destination may have in flight.
-    pub requests_in_flight: usize,
+    /// Which events wait for each other.
+    pub ordering: Ordering,
+    /// What is done with an event that its destination refuses for good.
+    pub on_poison: OnPoison,
+    /// How many requests one destination may have in flight at most; how many are of use is
+    /// found out.
+    pub requests_in_flight: u32,
+    /// And at least, whatever is found out.
+    pub requests_in_flight_at_least: u32,
     /// How long a shutdown waits for events that are on their way.
     #[serde(deserialize_with = "duration")]
     pub shutdown_grace: Duration,
@@ -127,8 +143,12 @@ impl Default for Publish {
         Self {
             to: None,
             source: None,
+            format: Format::default(),
             bytes_in_flight: ByteSize::mib(32),
-            requests_in_flight: 64,
+            ordering: Ordering::default(),
+            on_poison: OnPoison::default(),
+            requests_in_flight: 512,
+            requests_in_flight_at_least: 1,
             shutdown_grace: Duration::from_secs(20),
         }
     }
@@ -216,6 +236,14 @@ impl Config {
                 found: self.publish.requests_in_flight.to_string(),
             });
         }
+        let most = self.publish.requests_in_flight;
+        if !(1..=most).contains(&self.publish.requests_in_flight_at_least) {
+            return Err(ConfigError::Range {
+                key: "publish.requests_in_flight_at_least",
+                expected: "1 to publish.requests_in_flight",
+                found: self.publish.requests_in_flight_at_least.to_string(),
+            });
+        }
         let slot = &self.postgres.slot;
         let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
         if !(1..=63).contains(&slot.len()) || !slot.bytes().all(legal) {
@@ -253,7 +281,7 @@ impl Config {
     /// The addresses that events go to, each once, and which aggregate types go to which.
     ///
     /// # Errors
-    /// When there is none, or one is not an address.
+    /// When there is none, one is not an address, or a section is of none of them.
     pub fn destinations(&self) -> Result<Destinations, ConfigError> {
         let mut addresses = Vec::new();
         let mut place = |key: String, text: &str| -> Result<usize, ConfigError> {
@@ -277,7 +305,8 @@ impl Config {
         if addresses.is_empty() {
             return Err(ConfigError::Missing { key: "publish.to", variable: "RELAY_TOPIC_ARN" });
         }
-        Ok(Destinations { addresses, default, by_type })
+        let settings = destination::settings(&self.publish, &self.destination, &addresses)?;
+        Ok(Destinations { addresses, settings, default, by_type })
     }
 }
 
@@ -286,6 +315,8 @@ impl Config {
 pub struct Destinations {
     /// The addresses; a place in this list names a destination.
     pub addresses: Vec<Address>,
+    /// What holds for each address, in the same order.
+    pub settings: Vec<Settings>,
     /// Where events go that no route sends elsewhere.
     pub default: Option<usize>,
     /// Where the events of an aggregate type go.

@@ -3,6 +3,7 @@
 use crate::publish::{Outgoing, backoff};
 use dsn::Dsn;
 use envelope::Position;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
@@ -29,6 +30,8 @@ pub struct DeadLetter {
     pub position: Position,
     /// The body, or what could be read of the row.
     pub body: String,
+    /// The message attributes.
+    pub attributes: Vec<(&'static str, String)>,
 }
 
 impl DeadLetter {
@@ -50,6 +53,7 @@ impl DeadLetter {
             attempts: entry.attempts,
             position: entry.position,
             body: entry.event.body.clone(),
+            attributes: entry.event.attributes.clone(),
         }
     }
 }
@@ -112,11 +116,13 @@ impl DeadLetters {
         };
         // The position and the id make a repeat after a crash a no-op.
         const INSERT: &str = "insert into relay.dead_letter
-            (event_id, destination, key, event_type, reason, error_code, attempts, position, body)
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            (event_id, destination, key, event_type, reason, error_code, attempts, position, body, attributes)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
             on conflict do nothing";
         let attempts = i32::try_from(letter.attempts).unwrap_or(i32::MAX);
         let position = letter.position.to_string();
+        let attributes: BTreeMap<&str, &str> =
+            letter.attributes.iter().map(|(name, value)| (*name, value.as_str())).collect();
         client
             .execute(
                 INSERT,
@@ -130,6 +136,7 @@ impl DeadLetters {
                     &attempts,
                     &position,
                     &letter.body,
+                    &tokio_postgres::types::Json(attributes),
                 ],
             )
             .await?;

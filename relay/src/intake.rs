@@ -238,8 +238,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn intake() -> Intake {
-        let destinations =
-            Destinations { addresses: Vec::new(), default: Some(0), by_type: [].into() };
+        let destinations = Destinations {
+            addresses: Vec::new(),
+            settings: Vec::new(),
+            default: Some(0),
+            by_type: [].into(),
+        };
         let rule = TableRule {
             schema: "public".to_owned(),
             name: "item".to_owned(),

@@ -53,6 +53,9 @@ enum Command {
     Check(commands::check::Arguments),
     /// Say whether events flow, and if not, why and what to do.
     Status,
+    /// List, show, redrive or drop the events that could not be sent.
+    #[command(subcommand)]
+    DeadLetters(commands::dead_letters::Verb),
     /// Drop the slot, and the publication, when this relay is given up.
     Drop(commands::drop::Arguments),
     /// Print a completion script for a shell.
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
             Command::Run => commands::run::run(&config).await,
             Command::Check(arguments) => commands::check::run(&config, arguments).await,
             Command::Status => commands::status::run(&config).await,
+            Command::DeadLetters(verb) => commands::dead_letters::run(&config, verb).await,
             Command::Drop(arguments) => commands::drop::run(&config, arguments).await,
             Command::Completions { .. } => Ok(true),
         }

@@ -4,9 +4,11 @@
 
 use crate::catalog;
 use crate::dead_letter::{DeadLetter, DeadLetters};
+use crate::health::Health;
 use crate::intake::{Intake, IntakeError, Taken};
 use crate::ledger::TransactionId;
-use crate::publish::schedule::{InFlight, Schedule, Work};
+use crate::publish::concurrency::Ticket;
+use crate::publish::schedule::{InFlight, Lane, Ordering, Schedule, Work};
 use crate::publish::{DestinationId, Outcome, Outgoing, Publisher};
 use crate::route::Routes;
 use crate::source::{Slot, Source, SourceError};
@@ -18,15 +20,46 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use pgoutput::Lsn;
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
 mod session;
 mod settle;
+mod standing;
 
 /// How many dead letters may wait to be written before the reading stops.
 const DEAD_LETTERS_IN_FLIGHT: usize = 64;
+
+/// What is done with an event that its destination refuses for good.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnPoison {
+    /// It is set aside in `relay.dead_letter`, and those behind it go on.
+    #[default]
+    DeadLetter,
+    /// Nothing more is sent to that destination until the relay is started again.
+    Halt,
+}
+
+/// Where events go, and in which manner.
+#[derive(Clone, Debug)]
+pub struct To<P> {
+    /// What takes them.
+    pub publisher: P,
+    /// Which of them wait for each other.
+    pub ordering: Ordering,
+    /// What is done with those that it refuses.
+    pub on_poison: OnPoison,
+}
+
+impl<P> From<P> for To<P> {
+    /// In the usual manner.
+    fn from(publisher: P) -> Self {
+        Self { publisher, ordering: Ordering::default(), on_poison: OnPoison::default() }
+    }
+}
 
 /// What a pipeline is made of.
 #[derive(Debug)]
@@ -46,11 +79,12 @@ pub struct Setup<P> {
     /// Which event goes where.
     pub routes: Routes,
     /// The destinations, in the order of their ids.
-    pub publishers: Vec<P>,
+    pub destinations: Vec<To<P>>,
     /// How many bytes of events may be on their way.
     pub bytes_in_flight: usize,
-    /// How many requests one destination may have in flight.
-    pub requests_in_flight: usize,
+    /// How many requests one destination may have in flight, at least and at most; between
+    /// them it is found out how many are of use.
+    pub requests_in_flight: RangeInclusive<u32>,
     /// How long a shutdown waits for events on their way.
     pub shutdown_grace: Duration,
     /// Set to the commit time of the newest confirmed transaction, in
@@ -109,18 +143,20 @@ pub struct Report {
 
 /// What came back from a request or a write.
 enum Done {
-    Answered(DestinationId, Vec<InFlight>, Vec<Outcome>),
+    Answered(DestinationId, Ticket, Vec<InFlight>, Vec<Outcome>),
     /// An entry was written as a dead letter.
     SetAside(InFlight),
     /// An event that never became an entry was.
     Recorded(TransactionId),
     /// What the catalogue says of the types that were asked for.
     Answer(Vec<(u32, Type)>),
+    /// Whether the state of the destinations was written down.
+    Noted(bool),
 }
 
 struct Pipeline<P> {
     slot: Slot,
-    publishers: Vec<P>,
+    destinations: Vec<To<P>>,
     intake: Intake,
     /// What came out of the last frame; empty between frames, kept for its room.
     taken: Vec<Taken>,
@@ -132,6 +168,9 @@ struct Pipeline<P> {
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
     dead_letters: DeadLetters,
     dead_letters_in_flight: usize,
+    health: Health,
+    /// The destination whose events fill the budget.
+    holder: Option<usize>,
     source: Source,
     identity: Option<Identity>,
     status_interval: Duration,
@@ -159,11 +198,13 @@ pub async fn run<P: Publisher>(
             pipeline.read_buffered()?;
         }
         pipeline.dispatch();
+        pipeline.watch_budget();
+        pipeline.note_standing();
         if deadline.is_some() && pipeline.is_idle() {
             break;
         }
         let reading = deadline.is_none() && pipeline.has_room();
-        let wake_at = pipeline.wake_at();
+        let wake_at = pipeline.wake_at(Instant::now());
         tokio::select! {
             biased;
             () = &mut until, if deadline.is_none() => {
@@ -195,7 +236,11 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
 
 impl<P: Publisher> Pipeline<P> {
     fn new(setup: Setup<P>) -> Self {
-        let limits = setup.publishers.iter().map(Publisher::limits).collect();
+        let lanes = setup.destinations.iter().map(|to| Lane {
+            limits: to.publisher.limits(),
+            ordering: to.ordering,
+            requests: setup.requests_in_flight.clone(),
+        });
         let slot = Slot {
             dsn: setup.dsn,
             name: setup.slot,
@@ -203,11 +248,13 @@ impl<P: Publisher> Pipeline<P> {
             tables: setup.tables.clone(),
         };
         Self {
-            publishers: setup.publishers,
             intake: Intake::new(setup.routes, setup.source, setup.tables.clone(), setup.numbers),
             taken: Vec::new(),
             asking: false,
-            schedule: Schedule::new(limits, setup.bytes_in_flight, setup.requests_in_flight),
+            schedule: Schedule::new(lanes, setup.bytes_in_flight),
+            health: Health::new(slot.dsn.clone(), slot.name.clone(), setup.destinations.len()),
+            holder: None,
+            destinations: setup.destinations,
             under_way: FuturesUnordered::new(),
             dead_letters: DeadLetters::new(slot.dsn.clone()),
             dead_letters_in_flight: 0,
@@ -239,9 +286,9 @@ impl<P: Publisher> Pipeline<P> {
     }
 
     /// When something is to be done though nothing happens.
-    fn wake_at(&self) -> Instant {
+    fn wake_at(&self, now: Instant) -> Instant {
         let status = self.reported_at + self.status_interval;
-        self.schedule.wake_at().map_or(status, |at| at.min(status))
+        self.schedule.wake_at(now).map_or(status, |at| at.min(status))
     }
 
     /// Takes the frames that were read, while there is room for what they hold.
@@ -290,31 +337,30 @@ impl<P: Publisher> Pipeline<P> {
         let now = Instant::now();
         while let Some(work) = self.schedule.next(now) {
             match work {
-                Work::Send(batch) => self.send(batch),
+                Work::Send(batch, ticket) => self.send(batch, ticket),
                 Work::TooLarge(entry) => {
-                    let publisher = &self.publishers[entry.entry.destination.0];
+                    let publisher = &self.destinations[entry.entry.destination.0].publisher;
                     let reason = format!(
                         "expected at most {} bytes, the destination's limit, found {}; make the payload smaller or raise MaximumMessageSize",
                         publisher.limits().bytes,
                         entry.entry.bytes()
                     );
-                    let letter = DeadLetter::of(&entry.entry, publisher.name(), reason, None);
-                    self.set_aside(letter, move || Done::SetAside(entry));
+                    self.refused(entry, reason, None);
                 }
             }
         }
     }
 
-    fn send(&mut self, batch: Vec<InFlight>) {
+    fn send(&mut self, batch: Vec<InFlight>, ticket: Ticket) {
         let Some(destination) = batch.first().map(|held| held.entry.destination) else {
             return;
         };
-        let publisher = self.publishers[destination.0].clone();
+        let publisher = self.destinations[destination.0].publisher.clone();
         self.under_way.push(Box::pin(async move {
             let entries: Vec<&Outgoing> = batch.iter().map(|held| &held.entry).collect();
             let outcomes = publisher.publish(&entries).await;
             drop(entries);
-            Done::Answered(destination, batch, outcomes)
+            Done::Answered(destination, ticket, batch, outcomes)
         }));
     }
 

@@ -5,11 +5,20 @@
 
 use crate::outbox::OutboxEvent;
 use crate::publish::Sealed;
-use envelope::{Envelope, Position};
+use envelope::{Envelope, Format, Position};
+use std::borrow::Cow;
 
-/// Seals an event. `source` names the service that publishes it.
+/// Seals an event in a destination's format.
+///
+/// `source` names the service that publishes it; `key` is its ordering key.
 #[must_use]
-pub fn seal(event: &OutboxEvent<'_>, position: Position, source: &str) -> Sealed {
+pub fn seal(
+    event: &OutboxEvent<'_>,
+    key: Cow<'_, str>,
+    position: Position,
+    source: &str,
+    format: Format,
+) -> Sealed {
     let envelope = Envelope {
         event_id: event.event_id,
         event_type: &event.event_type,
@@ -18,6 +27,7 @@ pub fn seal(event: &OutboxEvent<'_>, position: Position, source: &str) -> Sealed
         source,
         aggregate_type: &event.aggregate_type,
         aggregate_id: &event.aggregate_id,
+        key: &key,
         aggregate_version: event.aggregate_version,
         tenant_id: event.tenant_id.as_deref(),
         correlation_id: event.correlation_id.as_deref(),
@@ -27,12 +37,14 @@ pub fn seal(event: &OutboxEvent<'_>, position: Position, source: &str) -> Sealed
         position,
     };
     let mut body = String::new();
-    envelope.write_json(&mut body);
+    envelope.write(format, &mut body);
+    let attributes = envelope.attributes(format);
+    let attributes = attributes.map(|a| (a.name, a.value.into_owned())).collect();
     Sealed {
         event_id: event.event_id,
         event_type: event.event_type.clone().into_owned(),
-        key: event.aggregate_id.clone().into_owned(),
+        key: key.into_owned(),
         body,
-        attributes: envelope.attributes().map(|a| (a.name, a.value.into_owned())).collect(),
+        attributes,
     }
 }

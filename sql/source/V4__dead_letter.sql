@@ -10,6 +10,7 @@ create table relay.dead_letter (
   attempts integer not null,
   position text not null,
   body text not null,
+  attributes jsonb not null default '{}',
   first_failed_at timestamptz not null default now()
 );
 
@@ -28,4 +29,34 @@ comment on column relay.dead_letter.error_code is 'The broker''s own code, when 
 comment on column relay.dead_letter.attempts is 'How often it was sent.';
 comment on column relay.dead_letter.position is 'Its place in the stream; makes a second record of the same event a no-op.';
 comment on column relay.dead_letter.body is 'The body as it would have been sent, or the row as it was read.';
+comment on column relay.dead_letter.attributes is 'The message attributes as they would have been sent.';
 comment on column relay.dead_letter.first_failed_at is 'When it was set aside.';
+
+-- Back into the stream: the letters go, and what they held comes to the relay again by the log,
+-- in one transaction, so that it is in the one or in the other at any moment.
+create function relay.redrive(letters bigint[]) returns bigint
+language plpgsql
+as $$
+declare
+  letter relay.dead_letter;
+  redriven bigint := 0;
+begin
+  for letter in
+    -- What has no id was no event; what has no body was too large to be kept.
+    select d.* from relay.dead_letter d
+    where d.id = any (letters) and d.event_id is not null and d.body <> ''
+    order by d.position, d.id
+    for update
+  loop
+    delete from relay.dead_letter d where d.id = letter.id;
+    perform pg_logical_emit_message(true, 'relay.redrive', json_build_object(
+      'event_id', letter.event_id, 'destination', letter.destination, 'key', letter.key,
+      'event_type', letter.event_type, 'body', letter.body, 'attributes', letter.attributes
+    )::text);
+    redriven := redriven + 1;
+  end loop;
+  return redriven;
+end
+$$;
+
+comment on function relay.redrive(bigint[]) is 'Sends these dead letters again, with their ids, after what was committed until now; returns how many.';

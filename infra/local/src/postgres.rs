@@ -147,6 +147,9 @@ impl Postgres {
 
     /// Stops it in order: clients are disconnected, data is written.
     ///
+    /// A server waits for its walsenders, and they until their readers have confirmed all of
+    /// the log; one that takes too long can still be crashed.
+    ///
     /// # Errors
     /// When it does not end.
     pub async fn stop(&mut self) -> Result<()> {
@@ -162,9 +165,10 @@ impl Postgres {
     }
 
     async fn end(&mut self, signal: &str) -> Result<()> {
-        if let Some(mut process) = self.process.take() {
+        if let Some(process) = &mut self.process {
             process.signal(signal);
             process.ended(Duration::from_secs(30)).await?;
+            self.process = None;
         }
         Ok(())
     }

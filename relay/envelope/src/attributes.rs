@@ -1,6 +1,6 @@
 //! What travels beside the body: attributes for filter policies, and the group.
 
-use crate::Envelope;
+use crate::{Envelope, Format};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -23,9 +23,12 @@ pub struct Attribute<'a> {
 impl<'a> Envelope<'a> {
     /// The attributes that filter policies can use, at most [`MAX_ATTRIBUTES`].
     ///
+    /// They are the same for each format, so that a filter policy outlives a change of it; the
+    /// payload alone does not say which aggregate it is of, so there `aggregate_id` is the eighth.
     /// An empty value is left out. Characters that XML 1.0 does not know, which
     /// SNS and SQS refuse in a value, become U+FFFD; the body keeps the true text.
-    pub fn attributes(&self) -> impl Iterator<Item = Attribute<'a>> {
+    pub fn attributes(&self, format: Format) -> impl Iterator<Item = Attribute<'a>> {
+        let bare = format == Format::Payload;
         [
             ("event_type", Some(Cow::Borrowed(self.event_type))),
             ("event_version", Some(Cow::Borrowed(self.event_version))),
@@ -34,6 +37,7 @@ impl<'a> Envelope<'a> {
             ("tenant_id", self.tenant_id.map(Cow::Borrowed)),
             ("correlation_id", self.correlation_id.map(Cow::Borrowed)),
             ("event_id", Some(Cow::Owned(self.event_id.to_string()))),
+            ("aggregate_id", Some(self.aggregate_id).filter(|_| bare).map(Cow::Borrowed)),
         ]
         .into_iter()
         .filter_map(|(name, value)| {
@@ -88,6 +92,29 @@ mod tests {
                 prop_assert_eq!(owner, key);
             }
         }
+    }
+
+    #[test]
+    fn the_payload_has_what_filters_need_and_its_aggregate_and_stays_at_eight() {
+        let mut envelope = crate::write::tests::envelope("ord\u{1}1", "{}", "{}");
+        let names = |format| envelope.attributes(format).map(|a| a.name).collect::<Vec<_>>();
+        let common = [
+            "event_type",
+            "event_version",
+            "aggregate_type",
+            "source",
+            "tenant_id",
+            "correlation_id",
+            "event_id",
+        ];
+        assert_eq!(names(Format::Relay), common);
+        assert_eq!(names(Format::CloudEvents), common);
+        assert_eq!(names(Format::Payload), [&common[..], &["aggregate_id"]].concat());
+        assert_eq!(names(Format::Payload).len(), MAX_ATTRIBUTES);
+        let last = envelope.attributes(Format::Payload).last().unwrap();
+        assert_eq!(last.value, "ord\u{fffd}1");
+        envelope.tenant_id = Some("");
+        assert!(envelope.attributes(Format::Payload).all(|a| a.name != "tenant_id"));
     }
 
     #[test]

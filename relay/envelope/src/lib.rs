@@ -1,6 +1,6 @@
 //! The published contract: what one event looks like on the wire.
 //!
-//! Knows: the JSON of the default format, the message attributes, the group
+//! Knows: the JSON of the formats, the message attributes, the group
 //! and deduplication ids, the position of an event in the stream.
 //! Must not know: Postgres, AWS, sockets, clocks. It is shared by the relay,
 //! which writes envelopes, and by consumers, which read them.
@@ -10,16 +10,22 @@
 //!                    └──▶ attributes, group id, deduplication id
 //! ```
 //!
+//! An envelope is written in one of the formats of [`Format`]; an [`Event`] is read from the
+//! default one.
+//!
 //! `data` and `metadata` cross both ways as raw JSON: they are never parsed
 //! and written again, so every number and every escape arrives as it was.
 
 mod attributes;
+mod cloudevents;
 mod event;
+mod format;
 mod position;
 mod write;
 
 pub use attributes::{Attribute, MAX_ATTRIBUTES, group_id};
 pub use event::{Event, EventError};
+pub use format::Format;
 pub use position::{InvalidPosition, Position};
 pub use write::{Envelope, write_text};
 

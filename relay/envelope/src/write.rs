@@ -1,6 +1,7 @@
-//! An envelope to its JSON body.
+//! An envelope to its JSON body in the default format.
 
 use crate::Position;
+use std::fmt::Write as _;
 use uuid::Uuid;
 
 /// One event about to be published, borrowing from the row it was read from.
@@ -18,8 +19,10 @@ pub struct Envelope<'a> {
     pub source: &'a str,
     /// The kind of thing it happened to.
     pub aggregate_type: &'a str,
-    /// Which one it happened to: the ordering key.
+    /// Which one it happened to.
     pub aggregate_id: &'a str,
+    /// The ordering key; it is not part of the default format.
+    pub key: &'a str,
     /// The aggregate's version after the event, from 1; `None` where the author keeps none.
     pub aggregate_version: Option<i64>,
     /// Whose event it is; written into `metadata` as `tenant_id`.
@@ -42,7 +45,7 @@ impl Envelope<'_> {
     /// `data` and `metadata` are copied as they are, but for the two characters
     /// that JSON allows in a string and SQS refuses (U+FFFE and U+FFFF are no
     /// XML 1.0 characters): those are written as JSON escapes.
-    pub fn write_json(&self, out: &mut String) {
+    pub(crate) fn write_json(&self, out: &mut String) {
         out.reserve(self.data.len() + self.metadata.len() + 512);
         out.push_str("{\"event_id\":\"");
         let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
@@ -55,8 +58,7 @@ impl Envelope<'_> {
         text_field(out, "aggregate_type", self.aggregate_type);
         text_field(out, "aggregate_id", self.aggregate_id);
         if let Some(version) = self.aggregate_version {
-            out.push_str(",\"aggregate_version\":");
-            out.push_str(&version.to_string());
+            let _ = write!(out, ",\"aggregate_version\":{version}");
         }
         if let Some(id) = self.correlation_id {
             text_field(out, "correlation_id", id);
@@ -68,9 +70,7 @@ impl Envelope<'_> {
         raw(out, self.data);
         out.push_str(",\"metadata\":");
         self.write_metadata(out);
-        out.push_str(",\"position\":\"");
-        out.push_str(&self.position.to_string());
-        out.push_str("\"}");
+        let _ = write!(out, ",\"position\":\"{}\"}}", self.position);
     }
 
     /// Writes the author's metadata with the tenant as its first member.
@@ -91,7 +91,7 @@ impl Envelope<'_> {
     }
 }
 
-fn text_field(out: &mut String, name: &str, value: &str) {
+pub(crate) fn text_field(out: &mut String, name: &str, value: &str) {
     out.push_str(",\"");
     out.push_str(name);
     out.push_str("\":");
@@ -134,7 +134,7 @@ fn escape(out: &mut String, c: char) {
 
 /// Copies raw JSON. Outside strings JSON is ASCII, so the non-characters can
 /// only stand inside one, where an escape means the same.
-fn raw(out: &mut String, json: &str) {
+pub(crate) fn raw(out: &mut String, json: &str) {
     // Two searches for one character each go many bytes at a time; one for either does not.
     if !json.contains('\u{fffe}') && !json.contains('\u{ffff}') {
         out.push_str(json);
@@ -154,12 +154,16 @@ fn raw(out: &mut String, json: &str) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::Event;
     use proptest::prelude::*;
 
-    fn envelope<'a>(aggregate_id: &'a str, data: &'a str, metadata: &'a str) -> Envelope<'a> {
+    pub(crate) fn envelope<'a>(
+        aggregate_id: &'a str,
+        data: &'a str,
+        metadata: &'a str,
+    ) -> Envelope<'a> {
         Envelope {
             event_id: Uuid::from_u128(0x0193_0000_0000_7000_8000_0000_0000_0001),
             event_type: "order.created",
@@ -168,6 +172,7 @@ mod tests {
             source: "order-service",
             aggregate_type: "order",
             aggregate_id,
+            key: aggregate_id,
             aggregate_version: Some(5),
             tenant_id: Some("acme"),
             correlation_id: Some("c-1"),

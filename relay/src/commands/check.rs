@@ -1,6 +1,7 @@
 //! `relay check`: each precondition in turn, with the cure for what fails.
 
 use super::{destinations, source};
+use envelope::Format;
 use relay::config::Config;
 use relay::publish::{Class, Destination, Outcome, Outgoing, Publisher as _, Sealed, classify};
 use relay::slot::{Finding, Preconditions, Problem};
@@ -16,10 +17,11 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result<bool> {
     let mut well = postgres(config).await?;
-    for mut destination in destinations(config).await? {
+    let settings = config.destinations()?.settings;
+    for (mut destination, settings) in destinations(config).await?.into_iter().zip(settings) {
         well &= report("destination", &asked(&mut destination).await);
         if !arguments.no_probe {
-            well &= report("permission", &probed(&destination).await);
+            well &= report("permission", &probed(&destination, settings.format).await);
         }
     }
     println!("{}", if well { "all is well" } else { "not all is well" });
@@ -90,7 +92,7 @@ async fn asked(destination: &mut Destination) -> Finding {
 }
 
 /// Sends an event that consumers pass over: the only proof of the permission to publish.
-async fn probed(destination: &Destination) -> Finding {
+async fn probed(destination: &Destination, format: Format) -> Finding {
     let event_id = Uuid::now_v7();
     let timestamp = time::OffsetDateTime::now_utc()
         .format(&time::format_description::well_known::Rfc3339)
@@ -103,6 +105,7 @@ async fn probed(destination: &Destination) -> Finding {
         source: "relay",
         aggregate_type: "relay.check",
         aggregate_id: "relay.check",
+        key: "relay.check",
         aggregate_version: None,
         tenant_id: None,
         correlation_id: None,
@@ -112,13 +115,13 @@ async fn probed(destination: &Destination) -> Finding {
         position: envelope::Position::default(),
     };
     let mut body = String::new();
-    envelope.write_json(&mut body);
+    envelope.write(format, &mut body);
     let event = Sealed {
         event_id,
         event_type: envelope::PROBE_EVENT_TYPE.to_owned(),
         key: "relay.check".to_owned(),
         body,
-        attributes: envelope.attributes().map(|a| (a.name, a.value.into_owned())).collect(),
+        attributes: envelope.attributes(format).map(|a| (a.name, a.value.into_owned())).collect(),
     };
     let outcome = destination.publish(&[&Outgoing::probe(event)]).await;
     match outcome.into_iter().next() {

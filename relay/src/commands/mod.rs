@@ -1,6 +1,7 @@
 //! One file for each verb. Each returns whether all is well.
 
 pub(crate) mod check;
+pub(crate) mod dead_letters;
 pub(crate) mod drop;
 pub(crate) mod init;
 pub(crate) mod run;

@@ -3,7 +3,7 @@
 use super::{destinations, source};
 use anyhow::Context;
 use relay::config::{Config, Outbox};
-use relay::pipeline::{self, Setup};
+use relay::pipeline::{self, Setup, To};
 use relay::publish::Destination;
 use relay::route::Routes;
 use relay::value::Numbers;
@@ -21,6 +21,14 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
     for destination in &mut publishers {
         learn_limits(destination).await;
     }
+    let destinations = config.destinations()?;
+    let to = publishers.into_iter().zip(&destinations.settings);
+    let to = to.map(|(publisher, settings)| To {
+        publisher,
+        ordering: settings.ordering,
+        on_poison: settings.on_poison,
+    });
+    let to = to.collect();
     let confirmed_time = Arc::new(AtomicI64::new(0));
     let maintenance =
         tokio::spawn(maintain(dsn.clone(), config.outbox.clone(), Arc::clone(&confirmed_time)));
@@ -35,11 +43,12 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
         dsn,
         tables: config.tables()?,
         numbers: Numbers { numeric: config.values.numeric },
-        routes: Routes::new(&config.destinations()?),
-        publishers,
+        routes: Routes::new(&destinations),
+        destinations: to,
         bytes_in_flight: usize::try_from(config.publish.bytes_in_flight.as_u64())
             .unwrap_or(usize::MAX),
-        requests_in_flight: config.publish.requests_in_flight,
+        requests_in_flight: config.publish.requests_in_flight_at_least
+            ..=config.publish.requests_in_flight,
         shutdown_grace: config.publish.shutdown_grace,
         confirmed_time,
     };

@@ -23,7 +23,11 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
     let dead_letters = dead_letters(&client).await?;
     print(&slot);
     println!("dead letters  {dead_letters}");
-    let (well, sentence) = verdict(&slot, name, dead_letters);
+    let standing = Standing::read(&client, name).await?;
+    for destination in &standing {
+        println!("destination   {destination}");
+    }
+    let (well, sentence) = verdict(&slot, name, dead_letters, &standing);
     println!("\n{sentence}");
     Ok(well)
 }
@@ -57,8 +61,57 @@ async fn dead_letters(client: &Client) -> anyhow::Result<i64> {
         .get(0))
 }
 
+/// A destination that does not take events now.
+struct Standing {
+    destination: String,
+    state: String,
+    since: String,
+    error: String,
+    holds_all_back: bool,
+}
+
+impl Standing {
+    async fn read(client: &Client, slot: &str) -> anyhow::Result<Vec<Self>> {
+        const SQL: &str = "
+            select destination, state, to_char(since at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS\"Z\"'),
+              concat_ws(': ', error_code, nullif(error, '')), holds_all_back
+            from relay.destination where slot = $1 order by destination";
+        let rows = client.query(SQL, &[&slot]).await;
+        let rows = rows
+            .context("relay.destination cannot be read; run `relay init`, or grant SELECT on it")?;
+        let read = rows.iter().map(|row| Self {
+            destination: row.get(0),
+            state: row.get(1),
+            since: row.get(2),
+            error: row.get(3),
+            holds_all_back: row.get(4),
+        });
+        Ok(read.collect())
+    }
+
+    fn cure(&self) -> &'static str {
+        match self.state.as_str() {
+            "wrong" => "check that it exists and that the relay may publish to it (`relay check`)",
+            "halted" => "mend the cause and restart the relay, or set on_poison to dead-letter",
+            _ => "the relay tries it again by itself",
+        }
+    }
+}
+
+impl std::fmt::Display for Standing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { destination, state, since, error, .. } = self;
+        write!(f, "{destination} {state} since {since} ({error})")
+    }
+}
+
 /// Whether all is well, and what to say.
-fn verdict(slot: &SlotState, name: &str, dead_letters: i64) -> (bool, String) {
+fn verdict(
+    slot: &SlotState,
+    name: &str,
+    dead_letters: i64,
+    standing: &[Standing],
+) -> (bool, String) {
     let trouble = slot.trouble();
     match &trouble {
         Some(lost @ Trouble::Lost { .. }) => {
@@ -80,11 +133,27 @@ fn verdict(slot: &SlotState, name: &str, dead_letters: i64) -> (bool, String) {
         }
         None => {}
     }
+    if let Some(holder) = standing.iter().find(|destination| destination.holds_all_back) {
+        let (destination, cure) = (&holder.destination, holder.cure());
+        return (
+            false,
+            format!(
+                "Nothing flows: {destination} does not take events, and those that wait for it fill publish.bytes_in_flight, so that none is read for others: {cure}."
+            ),
+        );
+    }
+    if let Some(first) = standing.first() {
+        let (destination, cure) = (&first.destination, first.cure());
+        return (
+            false,
+            format!("Events to {destination} do not flow, those to others do: {cure}."),
+        );
+    }
     if dead_letters > 0 {
         return (
             true,
             format!(
-                "Events flow. {dead_letters} were set aside: SELECT event_type, key, reason FROM relay.dead_letter."
+                "Events flow. {dead_letters} were set aside: `relay dead-letters list` says why."
             ),
         );
     }
@@ -105,13 +174,24 @@ mod tests {
 
     #[test]
     fn each_state_has_its_sentence() {
-        assert_eq!(verdict(&slot(), "relay", 0), (true, "Events flow.".to_owned()));
-        assert!(verdict(&slot(), "relay", 3).1.contains("3 were set aside"));
+        assert_eq!(verdict(&slot(), "relay", 0, &[]), (true, "Events flow.".to_owned()));
+        assert!(verdict(&slot(), "relay", 3, &[]).1.contains("3 were set aside"));
         let lost = SlotState { wal_status: Some("lost".to_owned()), ..slot() };
-        assert!(!verdict(&lost, "relay", 0).0);
+        assert!(!verdict(&lost, "relay", 0, &[]).0);
         let alone = SlotState { reader: None, ..slot() };
-        assert!(verdict(&alone, "relay", 0).1.contains("Start `relay run`"));
+        assert!(verdict(&alone, "relay", 0, &[]).1.contains("Start `relay run`"));
+        let mut down = Standing {
+            destination: "arn".to_owned(),
+            state: "wrong".to_owned(),
+            since: String::new(),
+            error: String::new(),
+            holds_all_back: false,
+        };
+        let (well, said) = verdict(&slot(), "relay", 0, std::slice::from_ref(&down));
+        assert!(!well && said.contains("to arn do not flow") && said.contains("relay check"));
+        down.holds_all_back = true;
+        assert!(verdict(&slot(), "relay", 0, &[down]).1.starts_with("Nothing flows: arn"));
         let behind = SlotState { behind: Some(relay::slot::MUCH + 1), ..slot() };
-        assert!(verdict(&behind, "relay", 0).1.contains("relay check"));
+        assert!(verdict(&behind, "relay", 0, &[]).1.contains("relay check"));
     }
 }

@@ -46,6 +46,14 @@ pub enum ConfigError {
         #[source]
         source: AddressError,
     },
+    /// A `[[destination]]` is of no use.
+    #[error("expected [[destination]] to have {expected}, found to = {found:?}")]
+    Destination {
+        /// The address that it names.
+        found: String,
+        /// What was expected of it.
+        expected: &'static str,
+    },
     /// A value is out of its range.
     #[error("expected {key} to be {expected}, found {found}")]
     Range {

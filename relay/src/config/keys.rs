@@ -15,11 +15,27 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     ("postgres.heartbeat", "RELAY_HEARTBEAT", "how often a sign of life is written (never)"),
     ("publish.to", "RELAY_TOPIC_ARN", "ARN of a topic or queue, or URL of a queue"),
     ("publish.source", "RELAY_SOURCE", "source of the events (the database's name)"),
+    ("publish.format", "RELAY_FORMAT", "relay, cloudevents or payload (relay)"),
     ("publish.bytes_in_flight", "RELAY_BYTES_IN_FLIGHT", "bytes of events on their way (32 MiB)"),
+    (
+        "publish.ordering",
+        "RELAY_ORDERING",
+        "per-key, per-key-together or none: which events wait for each other (per-key)",
+    ),
+    (
+        "publish.on_poison",
+        "RELAY_ON_POISON",
+        "dead-letter, or halt: stop a destination that refuses an event (dead-letter)",
+    ),
     (
         "publish.requests_in_flight",
         "RELAY_REQUESTS_IN_FLIGHT",
-        "requests in flight to one destination (64)",
+        "requests in flight to one destination at most (512)",
+    ),
+    (
+        "publish.requests_in_flight_at_least",
+        "RELAY_REQUESTS_IN_FLIGHT_AT_LEAST",
+        "and at least, whatever latency and throttling say (1)",
     ),
     (
         "publish.shutdown_grace",
@@ -66,7 +82,7 @@ pub(super) fn set(file: &mut toml::Table, key: &str, value: &str) -> Result<(), 
     let Some((section, name)) = key.split_once('.') else {
         return Ok(());
     };
-    let is_number = matches!(name, "requests_in_flight" | "partitions_ahead");
+    let is_number = name.starts_with("requests_in_flight") || name == "partitions_ahead";
     let value = if name == "failover" {
         let switch: bool =
             value.parse().map_err(|_| format!("expected true or false, found {value:?}"))?;

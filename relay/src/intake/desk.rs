@@ -5,11 +5,14 @@ use crate::change::{Change, Reading, events};
 use crate::dead_letter::DeadLetter;
 use crate::ledger::TransactionId;
 use crate::outbox::{EMIT_PREFIX, OutboxError, OutboxEvent};
-use crate::publish::{LARGEST_MESSAGE, Outgoing};
+use crate::publish::{LARGEST_MESSAGE, Outgoing, Sealed};
+use crate::redrive::{REDRIVE_PREFIX, Redriven};
 use crate::route::Routes;
 use crate::seal::seal;
 use crate::table::Capture;
 use crate::transaction::{Place, Step};
+use envelope::Format;
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// Where one change is sorted: into events to send, and those to set aside.
@@ -31,6 +34,8 @@ impl Desk<'_> {
             Step::Emitted { prefix, content, .. } => {
                 if prefix == EMIT_PREFIX {
                     taken.push(self.outbox(OutboxEvent::emitted(content)));
+                } else if prefix == REDRIVE_PREFIX {
+                    taken.push(self.redriven(content));
                 }
             }
             Step::Inserted { relation, row, .. } => match self.tables.get(&relation.oid) {
@@ -103,21 +108,62 @@ impl Desk<'_> {
                 "expected a route for the aggregate type {:?}, found none; set publish.to or add a [[route]]",
                 event.aggregate_type
             );
-            let body = seal(event, self.place.position, self.source).body;
-            return self.set_aside(Some(event), body, reason);
+            let sealed = self.seal(event, key, Format::default());
+            return self.without_route(sealed, reason);
         };
-        let mut sealed = seal(event, self.place.position, self.source);
-        if let Some(key) = key {
-            sealed.key = key;
-        }
         Taken::Send(Outgoing {
             transaction: self.transaction,
             destination,
             position: self.place.position,
             attempts: 0,
             alone: false,
-            event: sealed,
+            event: self.seal(event, key, self.routes.format(destination)),
         })
+    }
+
+    /// An event that nothing says the way of; sealed, so that it can be redriven when there is one.
+    fn without_route(&self, sealed: Sealed, reason: String) -> Taken {
+        let letter = DeadLetter {
+            event_id: Some(sealed.event_id),
+            destination: "(none)".to_owned(),
+            key: sealed.key,
+            event_type: sealed.event_type,
+            reason,
+            error_code: None,
+            attempts: 0,
+            position: self.place.position,
+            body: sealed.body,
+            attributes: sealed.attributes,
+        };
+        Taken::SetAside(self.transaction, Box::new(letter))
+    }
+
+    /// A dead letter that is to be sent again, to the destination that it was meant for.
+    fn redriven(&self, content: &[u8]) -> Taken {
+        let letter = match Redriven::read(content) {
+            Ok(letter) => letter,
+            Err(reason) => {
+                let body = String::from_utf8_lossy(content).into_owned();
+                return self.set_aside(None, body, reason.to_string());
+            }
+        };
+        let Some(destination) = self.routes.redriven(&letter.destination, letter.aggregate_type())
+        else {
+            return Taken::SetAside(self.transaction, Box::new(letter.without_way(self.place)));
+        };
+        Taken::Send(Outgoing {
+            transaction: self.transaction,
+            destination,
+            position: self.place.position,
+            attempts: 0,
+            alone: false,
+            event: letter.seal(),
+        })
+    }
+
+    fn seal(&self, event: &OutboxEvent<'_>, key: Option<String>, format: Format) -> Sealed {
+        let key = key.map_or(Cow::Borrowed(&*event.aggregate_id), Cow::Owned);
+        seal(event, key, self.place.position, self.source, format)
     }
 
     fn set_aside(&self, event: Option<&OutboxEvent<'_>>, body: String, reason: String) -> Taken {
@@ -131,6 +177,7 @@ impl Desk<'_> {
             attempts: 0,
             position: self.place.position,
             body,
+            attributes: Vec::new(),
         };
         Taken::SetAside(self.transaction, Box::new(letter))
     }

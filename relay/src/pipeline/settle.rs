@@ -1,16 +1,19 @@
 //! What came back from the broker, and what follows from it for each entry.
 
-use super::{Done, Pipeline};
+use super::{Done, OnPoison, Pipeline};
 use crate::dead_letter::DeadLetter;
-use crate::publish::schedule::InFlight;
-use crate::publish::{Class, DestinationId, Outcome, Publisher, backoff};
+use crate::health::Trouble;
+use crate::publish::breaker::Turn;
+use crate::publish::concurrency::Ticket;
+use crate::publish::schedule::{InFlight, Verdict};
+use crate::publish::{Class, DestinationId, Outcome, Publisher, backoff, is_throttling};
 use std::time::Instant;
 
 impl<P: Publisher> Pipeline<P> {
     pub(super) fn settle(&mut self, done: Done) {
         match done {
-            Done::Answered(destination, batch, outcomes) => {
-                self.answered(destination, batch, outcomes);
+            Done::Answered(destination, ticket, batch, outcomes) => {
+                self.answered(destination, ticket, batch, outcomes);
             }
             Done::SetAside(entry) => {
                 self.dead_letters_in_flight -= 1;
@@ -29,20 +32,20 @@ impl<P: Publisher> Pipeline<P> {
                 }
                 self.asking = false;
             }
+            Done::Noted(well) => self.health.noted(well, Instant::now()),
         }
     }
 
     fn answered(
         &mut self,
         destination: DestinationId,
+        ticket: Ticket,
         batch: Vec<InFlight>,
         outcomes: Vec<Outcome>,
     ) {
         let now = Instant::now();
         let shared = batch.len() > 1;
-        let pause = self.pause_after(destination, &outcomes, shared, now);
-        self.schedule.answered(destination, pause);
-        let name = self.publishers[destination.0].name().to_owned();
+        self.judge(destination, ticket, &outcomes, shared, now);
         for (mut held, outcome) in batch.into_iter().zip(outcomes) {
             match outcome {
                 Outcome::Accepted => {
@@ -55,71 +58,130 @@ impl<P: Publisher> Pipeline<P> {
                     self.schedule.retry(held, now);
                 }
                 Outcome::Failed { class: Class::Event, code, message, .. } => {
-                    let reason = format!("the destination refused it: {message}");
                     held.entry.attempts += 1;
-                    let letter = DeadLetter::of(&held.entry, &name, reason, Some(code));
-                    self.set_aside(letter, move || Done::SetAside(held));
+                    let reason = format!("the destination refused it: {message}");
+                    self.refused(held, reason, Some(code));
                 }
-                Outcome::Failed { code, message, whole_request, .. } => {
-                    if !whole_request {
-                        tracing::warn!(
-                            event_id = %held.entry.event.event_id, destination = name, code, message,
-                            "an event was not accepted; it is tried again and holds back its own key only"
-                        );
-                    }
+                Outcome::Failed { whole_request: true, .. } => {
+                    let at = self.schedule.again_at(destination, now, fastrand::f64());
+                    self.schedule.retry(held, at);
+                }
+                Outcome::Failed { code, message, .. } => {
+                    tracing::warn!(
+                        event_id = %held.entry.event.event_id, destination = self.name(destination), code, message,
+                        "an event was not accepted; it is tried again and holds back its own key only"
+                    );
                     let wait = backoff(held.entry.attempts, fastrand::f64());
-                    self.schedule.retry(held, pause.unwrap_or(now).max(now + wait));
+                    self.schedule.retry(held, now + wait);
                 }
             }
         }
     }
 
-    /// For how long to leave a destination alone whose request failed as a whole.
-    fn pause_after(
-        &self,
+    /// An event that its destination will never take: set aside, or the end of that destination.
+    pub(super) fn refused(&mut self, held: InFlight, reason: String, code: Option<String>) {
+        let destination = held.entry.destination;
+        let name = self.name(destination);
+        match self.destinations[destination.0].on_poison {
+            OnPoison::DeadLetter => {
+                let letter = DeadLetter::of(&held.entry, name, reason, code);
+                self.set_aside(letter, move || Done::SetAside(held));
+            }
+            OnPoison::Halt => {
+                tracing::error!(
+                    event_id = %held.entry.event.event_id, event_type = held.entry.event.event_type,
+                    key = held.entry.event.key, destination = name, position = %held.entry.position, code, reason,
+                    "an event cannot be sent, and on_poison is halt: nothing more goes to this destination; mend the cause and restart the relay, or set on_poison to dead-letter"
+                );
+                let trouble = Trouble::halted(held.entry.event.event_id, code, &reason);
+                self.health.set(destination.0, Some(trouble));
+                self.schedule.retry(held, Instant::now());
+                self.schedule.halt(destination);
+            }
+        }
+    }
+
+    /// What an answer says of the destination as a whole.
+    fn judge(
+        &mut self,
         destination: DestinationId,
+        ticket: Ticket,
         outcomes: &[Outcome],
         shared: bool,
         now: Instant,
-    ) -> Option<Instant> {
-        let Some(Outcome::Failed { class, code, message, whole_request: true }) = outcomes.first()
-        else {
-            return None;
+    ) {
+        let verdict = verdict(outcomes);
+        let turn = self.schedule.answered(destination, ticket, verdict, now, fastrand::f64());
+        let name = self.name(destination);
+        let failed = match outcomes.first() {
+            Some(Outcome::Failed { class, code, message, whole_request: true }) => {
+                Some((*class, code.as_str(), message.as_str()))
+            }
+            _ => None,
         };
-        if *class == Class::Event {
-            if shared {
+        let held = self.schedule.len();
+        match (turn, failed) {
+            (Some(Turn::Closed), _) => {
+                tracing::info!(destination = name, held, "the destination takes events again");
+                self.health.set(destination.0, None);
+            }
+            (Some(Turn::Opened { pause, failures }), failed) => {
+                let (class, code, message) = failed.unwrap_or((Class::Retry, "throttled", ""));
+                let wrong = class == Class::Destination;
+                let what = if wrong {
+                    "the destination is wrong: check that it exists and that the relay may publish to it; no event is lost, all are tried again"
+                } else {
+                    "the destination does not take events; it is left alone for a while, and all are tried again"
+                };
+                tracing::error!(
+                    destination = name,
+                    code,
+                    message,
+                    failures,
+                    held,
+                    ?pause,
+                    "{what}"
+                );
+                let trouble = Trouble::open(wrong, failures, code, message);
+                self.health.set(destination.0, Some(trouble));
+            }
+            (None, Some((Class::Event, code, _))) if shared => {
                 tracing::debug!(
                     code,
                     "a request was refused for the sake of one entry; each goes alone"
                 );
             }
-            return None;
+            (None, Some((Class::Retry | Class::Destination, code, message))) => {
+                if self.schedule.failures(destination) == 1 {
+                    tracing::warn!(
+                        destination = name,
+                        code,
+                        message,
+                        held,
+                        "a request failed; its events are tried again"
+                    );
+                }
+            }
+            (None, Some((Class::Event, ..)) | None) => {}
         }
-        let failures = self.schedule.failures(destination);
-        let wait = backoff(failures, 0.5 + fastrand::f64() / 2.0);
-        let name = self.publishers[destination.0].name();
-        let held = self.schedule.len();
-        if *class == Class::Destination {
-            tracing::error!(
-                destination = name,
-                code,
-                message,
-                failures = failures + 1,
-                held,
-                ?wait,
-                "the destination is wrong: check that it exists and that the relay may publish to it; no event is lost, all are tried again"
-            );
-        } else {
-            tracing::warn!(
-                destination = name,
-                code,
-                message,
-                failures = failures + 1,
-                held,
-                ?wait,
-                "a request failed; its events are tried again"
-            );
+    }
+
+    fn name(&self, destination: DestinationId) -> &str {
+        self.destinations[destination.0].publisher.name()
+    }
+}
+
+fn verdict(outcomes: &[Outcome]) -> Verdict {
+    match outcomes.first() {
+        Some(Outcome::Failed { class, whole_request: true, code, .. }) => match class {
+            Class::Event => Verdict::Answered,
+            Class::Destination => Verdict::Failed { wrong: true },
+            Class::Retry if is_throttling(code) => Verdict::Throttled,
+            Class::Retry => Verdict::Failed { wrong: false },
+        },
+        _ => {
+            let throttled = |outcome: &Outcome| matches!(outcome, Outcome::Failed { code, .. } if is_throttling(code));
+            if outcomes.iter().any(throttled) { Verdict::Throttled } else { Verdict::Answered }
         }
-        Some(now + wait)
     }
 }

@@ -101,6 +101,8 @@ impl DestinationError {
 #[derive(Clone, Debug)]
 pub struct Destination {
     address: Address,
+    /// The address as it was written.
+    name: String,
     kind: Kind,
 }
 
@@ -125,7 +127,7 @@ impl Destination {
             Address::QueueArn(arn) => Kind::Queue(Queue::by_arn(config, arn)),
             Address::QueueUrl(url) => Kind::Queue(Queue::by_url(config, url.clone())),
         };
-        Self { address, kind }
+        Self { name: address.to_string(), address, kind }
     }
 
     /// Asks AWS for the destination's size limit, and so whether it is there.
@@ -162,10 +164,7 @@ impl Publisher for Destination {
     }
 
     fn name(&self) -> &str {
-        match &self.kind {
-            Kind::Topic(topic) => topic.name(),
-            Kind::Queue(queue) => queue.name(),
-        }
+        &self.name
     }
 }
 

@@ -1,6 +1,8 @@
 //! Events to the broker: one request for a batch, one outcome for each entry.
 
 mod backoff;
+pub mod breaker;
+pub mod concurrency;
 mod destination;
 mod null;
 mod outcome;
@@ -11,7 +13,7 @@ mod sqs;
 pub use backoff::backoff;
 pub use destination::{Address, AddressError, Destination, DestinationError, aws_config};
 pub use null::Null;
-pub use outcome::{Class, Outcome, classify};
+pub use outcome::{CODES, Class, Outcome, classify, is_throttling};
 
 use crate::ledger::TransactionId;
 use envelope::Position;
@@ -81,6 +83,16 @@ impl Outgoing {
         let attributes = &self.event.attributes;
         let attributes: usize = attributes.iter().map(|(n, v)| n.len() + DATA_TYPE + v.len()).sum();
         self.event.body.len() + attributes
+    }
+
+    /// The memory that it takes, in bytes: what the budget counts.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let event = &self.event;
+        let attributes: usize = event.attributes.iter().map(|(_, value)| value.capacity()).sum();
+        let places = event.attributes.capacity() * size_of::<(&str, String)>();
+        let texts = event.body.capacity() + event.key.capacity() + event.event_type.capacity();
+        size_of::<Self>() + texts + places + attributes
     }
 }
 

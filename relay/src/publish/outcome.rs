@@ -76,60 +76,106 @@ impl Outcome {
     }
 }
 
-/// SQS and SNS mark throttling as the sender's fault, and it passes.
-fn is_throttling(code: &str) -> bool {
+/// Whether a code says that the destination wants fewer requests. SQS and SNS mark it as the
+/// sender's fault, and it passes.
+#[must_use]
+pub fn is_throttling(code: &str) -> bool {
     let code = code.to_ascii_lowercase();
-    code.contains("throttl") || code.contains("overlimit") || code.contains("slowdown")
+    ["throttl", "overlimit", "slowdown", "requestlimit", "toomanyrequests"]
+        .iter()
+        .any(|word| code.contains(word))
 }
 
-/// The table of AWS error codes; what is not in it is tried again.
+/// The AWS error codes that SNS and SQS may answer with, and whose fault each is.
 ///
-/// Codes: the service models of SNS and SQS. `server_error` is an HTTP status
-/// of 500 or more, which is never the event's fault whatever its code.
+/// From their service models and the errors common to all of AWS. A code that is not here is
+/// tried again.
+pub const CODES: &[(&str, Class)] = &[
+    // It passes.
+    ("Throttled", Class::Retry),
+    ("ThrottledException", Class::Retry),
+    ("Throttling", Class::Retry),
+    ("ThrottlingException", Class::Retry),
+    ("RequestThrottled", Class::Retry),
+    ("RequestThrottledException", Class::Retry),
+    ("RequestLimitExceeded", Class::Retry),
+    ("TooManyRequestsException", Class::Retry),
+    ("SlowDown", Class::Retry),
+    ("OverLimit", Class::Retry),
+    ("KMSThrottling", Class::Retry),
+    ("KMSThrottlingException", Class::Retry),
+    ("KmsThrottled", Class::Retry),
+    ("InternalError", Class::Retry),
+    ("InternalErrorException", Class::Retry),
+    ("InternalFailure", Class::Retry),
+    ("ServiceUnavailable", Class::Retry),
+    ("RequestTimeout", Class::Retry),
+    // New credentials or a clock that is set pass too.
+    ("ExpiredToken", Class::Retry),
+    ("ExpiredTokenException", Class::Retry),
+    ("RequestExpired", Class::Retry),
+    ("RequestTimeTooSkewed", Class::Retry),
+    // The destination is missing, closed to us, or its key is.
+    ("NotFound", Class::Destination),
+    ("NotFoundException", Class::Destination),
+    ("ResourceNotFoundException", Class::Destination),
+    ("AuthorizationError", Class::Destination),
+    ("AuthorizationErrorException", Class::Destination),
+    ("AccessDenied", Class::Destination),
+    ("AccessDeniedException", Class::Destination),
+    ("AWS.SimpleQueueService.NonExistentQueue", Class::Destination),
+    ("AWS.SimpleQueueService.QueueDeletedRecently", Class::Destination),
+    ("QueueDoesNotExist", Class::Destination),
+    ("InvalidAddress", Class::Destination),
+    ("InvalidSecurity", Class::Destination),
+    ("UnsupportedOperation", Class::Destination),
+    ("AWS.SimpleQueueService.UnsupportedOperation", Class::Destination),
+    ("InvalidClientTokenId", Class::Destination),
+    ("UnrecognizedClientException", Class::Destination),
+    ("IncompleteSignature", Class::Destination),
+    ("SignatureDoesNotMatch", Class::Destination),
+    ("MissingAuthenticationToken", Class::Destination),
+    ("OptInRequired", Class::Destination),
+    ("EndpointDisabled", Class::Destination),
+    ("PlatformApplicationDisabled", Class::Destination),
+    ("KMSAccessDenied", Class::Destination),
+    ("KMSAccessDeniedException", Class::Destination),
+    ("KMSDisabled", Class::Destination),
+    ("KMSDisabledException", Class::Destination),
+    ("KMSInvalidState", Class::Destination),
+    ("KMSInvalidStateException", Class::Destination),
+    ("KMSNotFound", Class::Destination),
+    ("KMSNotFoundException", Class::Destination),
+    ("KMSOptInRequired", Class::Destination),
+    ("KmsAccessDenied", Class::Destination),
+    ("KmsDisabled", Class::Destination),
+    ("KmsInvalidKeyUsage", Class::Destination),
+    ("KmsInvalidState", Class::Destination),
+    ("KmsNotFound", Class::Destination),
+    ("KmsOptInRequired", Class::Destination),
+    // The event can never be sent.
+    ("InvalidParameter", Class::Event),
+    ("InvalidParameterException", Class::Event),
+    ("InvalidParameterValue", Class::Event),
+    ("ParameterValueInvalid", Class::Event),
+    ("ValidationException", Class::Event),
+    ("ValidationError", Class::Event),
+    ("InvalidMessageContents", Class::Event),
+    ("BatchRequestTooLong", Class::Event),
+    ("AWS.SimpleQueueService.BatchRequestTooLong", Class::Event),
+];
+
+/// Whose fault a code is, by [`CODES`]; what is not there is tried again.
+///
+/// `server_error` is an HTTP status of 500 or more, which is never the event's fault whatever
+/// its code.
 #[must_use]
 pub fn classify(code: &str, server_error: bool) -> Class {
     if server_error {
         return Class::Retry;
     }
-    match code {
-        "NotFound"
-        | "NotFoundException"
-        | "AuthorizationError"
-        | "AuthorizationErrorException"
-        | "AccessDenied"
-        | "AccessDeniedException"
-        | "AWS.SimpleQueueService.NonExistentQueue"
-        | "QueueDoesNotExist"
-        | "InvalidAddress"
-        | "InvalidSecurity"
-        | "UnsupportedOperation"
-        | "InvalidClientTokenId"
-        | "UnrecognizedClientException"
-        | "SignatureDoesNotMatch"
-        | "MissingAuthenticationToken"
-        | "EndpointDisabled"
-        | "KMSAccessDenied"
-        | "KMSDisabled"
-        | "KMSInvalidState"
-        | "KMSNotFound"
-        | "KMSOptInRequired"
-        | "KmsAccessDenied"
-        | "KmsDisabled"
-        | "KmsInvalidKeyUsage"
-        | "KmsInvalidState"
-        | "KmsNotFound"
-        | "KmsOptInRequired" => Class::Destination,
-        "InvalidParameter"
-        | "InvalidParameterException"
-        | "InvalidParameterValue"
-        | "ParameterValueInvalid"
-        | "ValidationException"
-        | "ValidationError"
-        | "InvalidMessageContents"
-        | "BatchRequestTooLong"
-        | "AWS.SimpleQueueService.BatchRequestTooLong" => Class::Event,
-        _ => Class::Retry,
-    }
+    let known = CODES.iter().find(|(known, _)| *known == code);
+    known.map_or(Class::Retry, |(_, class)| *class)
 }
 
 #[cfg(test)]
@@ -137,24 +183,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_code_has_its_class() {
-        for code in [
-            "Throttled",
-            "ThrottledException",
-            "InternalError",
-            "KMSThrottling",
-            "RequestThrottled",
-            "timeout",
-            "new",
-        ] {
-            assert_eq!(classify(code, false), Class::Retry, "{code}");
-        }
-        for code in ["NotFound", "AuthorizationError", "KMSDisabled", "QueueDoesNotExist"] {
-            assert_eq!(classify(code, false), Class::Destination, "{code}");
-        }
-        for code in ["InvalidParameter", "InvalidMessageContents"] {
-            assert_eq!(classify(code, false), Class::Event, "{code}");
+    fn a_server_error_is_never_the_events_fault_and_what_is_unknown_is_tried_again() {
+        for (code, _) in CODES {
             assert_eq!(classify(code, true), Class::Retry, "{code} with a server error");
         }
+        assert_eq!(classify("new", false), Class::Retry);
+    }
+
+    #[test]
+    fn each_code_stands_in_the_table_once() {
+        for (n, (code, _)) in CODES.iter().enumerate() {
+            assert!(CODES[..n].iter().all(|(other, _)| other != code), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_is_throttling_is_tried_again() {
+        let throttling = CODES.iter().filter(|(code, _)| is_throttling(code));
+        assert!(throttling.clone().count() > 8);
+        assert!(throttling.clone().all(|(_, class)| *class == Class::Retry));
     }
 }

@@ -3,8 +3,8 @@
 //! A walsender sends message by message. A reader that waits for the socket is
 //! woken for each of them, and waking it costs the walsender about as much as
 //! the sending: in a backlog both cores are busy with that. So when much comes,
-//! the reader stays away for a moment and lets the socket fill; when little
-//! comes, it does not.
+//! the reader asks to be woken for much at once, or where a socket cannot do that
+//! stays away for a moment and lets it fill; when little comes, it does neither.
 //!
 //! Knows: when bytes came, and how many. Must not know: sockets, clocks.
 
@@ -24,29 +24,23 @@ const MUCH: usize = 16 * 1024;
 /// 20 KiB, of the 128 KiB and more that a socket holds.
 const BETWEEN_READS: Duration = Duration::from_micros(200);
 
-/// A read of so much may have left more behind: what the server has queued goes on only when
-/// the reader has made room, for a socket that is full of small messages holds few of them.
-const MORE_BEHIND: usize = 8 * 1024;
-
 /// The rate at which bytes come.
 #[derive(Debug)]
 pub(super) struct Pace {
     window_began: Instant,
     in_window: usize,
     last_read: Instant,
-    last_bytes: usize,
     backlog: bool,
 }
 
 impl Pace {
     pub(super) fn new(now: Instant) -> Self {
-        Self { window_began: now, in_window: 0, last_read: now, last_bytes: 0, backlog: false }
+        Self { window_began: now, in_window: 0, last_read: now, backlog: false }
     }
 
     /// Takes note of a read.
     pub(super) fn read(&mut self, now: Instant, bytes: usize) {
         self.last_read = now;
-        self.last_bytes = bytes;
         self.in_window += bytes;
         let elapsed = now.duration_since(self.window_began);
         let window = if self.backlog { TO_END } else { TO_BEGIN };
@@ -58,9 +52,14 @@ impl Pace {
         }
     }
 
+    /// Whether there is much to read.
+    pub(super) fn is_backlog(&self) -> bool {
+        self.backlog
+    }
+
     /// How long to stay away from the socket before the next read.
     pub(super) fn pause(&self, now: Instant) -> Duration {
-        if !self.backlog || self.last_bytes >= MORE_BEHIND {
+        if !self.backlog {
             return Duration::ZERO;
         }
         BETWEEN_READS.saturating_sub(now.duration_since(self.last_read))
@@ -90,8 +89,6 @@ mod tests {
         assert_eq!(last_pause(1000, micros(100)), Duration::ZERO);
         // Message by message at full speed.
         assert_eq!(last_pause(700, micros(8)), BETWEEN_READS);
-        // In large reads there may be more at once.
-        assert_eq!(last_pause(30_000, micros(250)), Duration::ZERO);
     }
 
     #[test]

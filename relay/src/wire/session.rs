@@ -14,6 +14,13 @@ use std::time::{Duration, Instant, SystemTime};
 /// How much is read at once: in a backlog reading little and often wastes both sides' time.
 const READ_SIZE: usize = 256 * 1024;
 
+/// So much is to have come before a read in a backlog. Half of what the kernel gives a socket
+/// room for at least (`net.ipv4.tcp_rmem`).
+const MUCH_AT_ONCE: u32 = 128 * 1024;
+
+/// And for so long it is waited for: a backlog may end at any byte.
+const PATIENCE: Duration = Duration::from_millis(2);
+
 /// A message longer than this has the buffer grow for itself alone.
 const LARGE: usize = 1024 * 1024;
 
@@ -40,6 +47,12 @@ pub struct Session {
     /// How much of the input was handed out already.
     used: usize,
     pace: Pace,
+    /// How many bytes must have come for the socket to be readable.
+    low_water: u32,
+    /// Whether the socket can be told.
+    knows_low_water: bool,
+    /// Until when a read waits for [`MUCH_AT_ONCE`].
+    patient_until: Option<Instant>,
     /// Whether the buffer has grown for a message larger than usual.
     grown: bool,
 }
@@ -61,8 +74,15 @@ impl Session {
         slot: &str,
         publication: &str,
     ) -> Result<(Self, Identity), WireError> {
-        let mut session =
-            Self { link: open(dsn).await?, used: 0, pace: Pace::new(Instant::now()), grown: false };
+        let mut session = Self {
+            link: open(dsn).await?,
+            used: 0,
+            pace: Pace::new(Instant::now()),
+            low_water: 1,
+            knows_low_water: true,
+            patient_until: None,
+            grown: false,
+        };
         let identity = session.identify().await?;
         let publication = publication.replace('"', "\"\"").replace('\'', "''");
         let command = format!(
@@ -145,9 +165,15 @@ impl Session {
     /// When the connection is lost.
     pub async fn fill(&mut self) -> Result<(), WireError> {
         self.make_room();
-        self.let_it_fill();
         let before = self.link.input.len();
-        self.link.read().await?;
+        let wanted = if self.pace.is_backlog() { MUCH_AT_ONCE } else { 1 };
+        if self.may_wait(wanted) {
+            self.read_much().await?;
+        } else {
+            self.let_it_fill();
+            self.link.read().await?;
+        }
+        self.patient_until = None;
         self.pace.read(Instant::now(), self.link.input.len() - before);
         Ok(())
     }
@@ -170,14 +196,43 @@ impl Session {
         self.grown |= missing > LARGE;
     }
 
-    /// In a backlog, stays away from the socket for a fifth of a millisecond.
+    /// Sets how much must have come, and says whether it is to be waited for.
+    fn may_wait(&mut self, wanted: u32) -> bool {
+        // Once patience is over whatever came is read, however often this is called off.
+        let wanted = match self.patient_until {
+            Some(until) if until <= Instant::now() => 1,
+            _ => wanted,
+        };
+        if wanted != self.low_water && self.knows_low_water {
+            self.knows_low_water = self.link.stream.low_water(wanted);
+            self.low_water = if self.knows_low_water { wanted } else { 1 };
+        }
+        self.low_water > 1
+    }
+
+    /// In a backlog, is woken for much at once instead of for each message.
+    async fn read_much(&mut self) -> Result<(), WireError> {
+        let until = *self.patient_until.get_or_insert_with(|| Instant::now() + PATIENCE);
+        tokio::select! {
+            biased;
+            read = self.link.read() => read?,
+            () = tokio::time::sleep_until(until.into()) => {
+                self.may_wait(1);
+                self.link.read().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// In a backlog on a socket that knows no low water, stays away from it for a fifth of a
+    /// millisecond.
     ///
     /// A timer of the runtime would not do: the runtime waits on the socket too, and would be
     /// woken for each message. What else runs on this thread waits as long.
     #[expect(clippy::disallowed_methods, reason = "not to be woken is the purpose")]
     fn let_it_fill(&self) {
         let pause = self.pace.pause(Instant::now());
-        if !pause.is_zero() {
+        if !self.knows_low_water && !pause.is_zero() {
             std::thread::sleep(pause);
         }
     }

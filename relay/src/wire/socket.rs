@@ -53,6 +53,17 @@ impl Socket {
         matches!(self, Self::Tls(_))
     }
 
+    /// Has the socket count as readable only once so many bytes have come; false where that
+    /// cannot be had.
+    pub(super) fn low_water(&self, bytes: u32) -> bool {
+        match self {
+            // The kernel takes it there, and wakes the reader all the same.
+            Self::Unix(_) => false,
+            Self::Tcp(socket) => low_water::set(socket, bytes).is_ok(),
+            Self::Tls(socket) => low_water::set(socket.get_ref().0, bytes).is_ok(),
+        }
+    }
+
     /// What ties a SCRAM login to this TLS connection, `tls-server-end-point` of RFC 5929: the
     /// hash of the server's certificate, by the hash of its signature, or SHA-256 where that is
     /// MD5 or SHA-1. `None` without TLS, or for a signature that has no one hash.

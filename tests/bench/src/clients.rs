@@ -68,9 +68,9 @@ pub(crate) struct Limits {
     /// How many bytes of events may be on their way.
     #[arg(long, value_name = "BYTES", default_value_t = 32 << 20)]
     bytes_in_flight: usize,
-    /// How many requests may be in flight.
-    #[arg(long, value_name = "REQUESTS", default_value_t = 64)]
-    requests_in_flight: usize,
+    /// How many requests may be in flight at most.
+    #[arg(long, value_name = "REQUESTS", default_value_t = 512)]
+    requests_in_flight: u32,
 }
 
 pub(crate) async fn run(client: Client) -> Result<()> {
@@ -109,9 +109,9 @@ async fn relay<P: Publisher>(options: Relay, publisher: P) -> Result<()> {
         tables: Vec::new(),
         numbers: relay::value::Numbers::default(),
         routes: Routes::all_to(DestinationId(0)),
-        publishers: vec![publisher],
+        destinations: vec![publisher.into()],
         bytes_in_flight: limits.bytes_in_flight,
-        requests_in_flight: limits.requests_in_flight,
+        requests_in_flight: 1..=limits.requests_in_flight,
         shutdown_grace: Duration::from_secs(10),
         confirmed_time: Arc::default(),
     };

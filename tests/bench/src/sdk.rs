@@ -3,7 +3,7 @@
 use crate::broker::Broker;
 use crate::measure::Meter;
 use anyhow::{Context as _, Result, ensure};
-use envelope::Position;
+use envelope::{Format, Position};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use relay::outbox::OutboxEvent;
@@ -107,7 +107,7 @@ fn event(n: u32) -> Sealed {
         data: &data,
         metadata: r#"{"user_id": "u-4711"}"#,
     };
-    seal(&event, Position::default(), "bench")
+    seal(&event, event.aggregate_id.clone(), Position::default(), "bench", Format::default())
 }
 
 fn topic_entry(

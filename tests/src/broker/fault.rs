@@ -19,6 +19,10 @@ pub enum Fault {
     Slow(Duration),
     /// The whole request is refused with this code.
     Refuse(&'static str),
+    /// The whole request is refused for its credentials (403) with this code.
+    Forbid(&'static str),
+    /// Everything accepted; the answer names the entries in another order.
+    Shuffle,
     /// The entries at these places are refused with this code; the others are accepted.
     FailEntries {
         /// Which.
@@ -28,6 +32,18 @@ pub enum Fault {
         /// Whether the sender is to blame.
         sender_fault: bool,
     },
+}
+
+/// From the topic's ARN or the queue's name to the fault.
+type Next = Box<dyn FnMut(&str) -> Option<Fault> + Send>;
+
+/// Decides what the next request to publish meets.
+pub(super) struct Draw(pub(super) Next);
+
+impl std::fmt::Debug for Draw {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Draw")
+    }
 }
 
 /// Faults that a client must get over by itself, drawn at random.

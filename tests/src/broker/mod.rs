@@ -34,8 +34,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Faults {
     scripted: VecDeque<Fault>,
-    /// Of a hundred requests so many meet a random fault.
-    random: Option<(fastrand::Rng, u8)>,
+    /// What the requests meet that no scripted fault is left for.
+    drawn: Option<fault::Draw>,
 }
 
 /// A running broker; dropped, it is gone.
@@ -118,7 +118,24 @@ impl Broker {
 
     /// From now on `percent` of the requests to publish meet a random transient fault.
     pub fn misbehave(&self, seed: u64, percent: u8) {
-        self.shared.faults().random = Some((fastrand::Rng::with_seed(seed), percent));
+        let mut rng = fastrand::Rng::with_seed(seed);
+        self.draw(move |_| (rng.u8(0..100) < percent).then(|| fault::transient(&mut rng)));
+    }
+
+    /// From now on this decides what a request to publish meets, by its topic's ARN or its
+    /// queue's name; a scripted fault goes first.
+    pub fn draw(&self, next: impl FnMut(&str) -> Option<Fault> + Send + 'static) {
+        self.shared.faults().drawn = Some(fault::Draw(Box::new(next)));
+    }
+
+    /// No more faults, but for requests that hang already.
+    pub fn calm(&self) {
+        *self.shared.faults() = Faults::default();
+    }
+
+    /// Takes note that the client is gone with all that it had in flight.
+    pub fn client_is_gone(&self) {
+        self.shared.state().forget_in_flight();
     }
 
     /// The state, to look at; do not hold it.
@@ -158,13 +175,13 @@ impl Shared {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next_fault(&self) -> Option<Fault> {
+    fn next_fault(&self, target: &str) -> Option<Fault> {
         let mut faults = self.faults();
         if let Some(fault) = faults.scripted.pop_front() {
             return Some(fault);
         }
-        let (rng, percent) = faults.random.as_mut()?;
-        (rng.u8(0..100) < *percent).then(|| fault::transient(rng))
+        let fault::Draw(next) = faults.drawn.as_mut()?;
+        next(target)
     }
 }
 
@@ -327,10 +344,10 @@ async fn publish(
     target: &Target,
     entries: &[Entry],
 ) -> Response<Body> {
-    shared.state().arrived(key, entries);
-    let fault = shared.next_fault();
-    let response = misbehave(shared, protocol, key, target, entries, fault).await;
-    shared.state().answered(key, entries);
+    let request = shared.state().arrived(key, entries);
+    let fault = shared.next_fault(key);
+    let response = misbehave(shared, protocol, key, target, entries, request, fault).await;
+    shared.state().answered(key, entries, request);
     response
 }
 
@@ -340,9 +357,12 @@ async fn misbehave(
     key: &str,
     target: &Target,
     entries: &[Entry],
+    request: u64,
     fault: Option<Fault>,
 ) -> Response<Body> {
-    let take = |failed| take(shared, protocol, key, target, entries, failed);
+    let take_in =
+        |order: Order, failed| take(shared, protocol, key, target, entries, order, failed);
+    let take = |failed| take_in(Order::AsSent, failed);
     match fault {
         None => take(HashMap::new()),
         Some(Fault::Throttle) if protocol == Protocol::Sns => {
@@ -356,7 +376,7 @@ async fn misbehave(
         }
         Some(Fault::Hang(time)) => {
             // The client gives up before this is over, and may send again.
-            shared.state().answered(key, entries);
+            shared.state().answered(key, entries, request);
             tokio::time::sleep(time).await;
             cut()
         }
@@ -372,6 +392,10 @@ async fn misbehave(
         Some(Fault::Refuse(code)) => {
             protocol.refuse(400, &refusal(code, "Refused as the test asked"))
         }
+        Some(Fault::Forbid(code)) => {
+            protocol.refuse(403, &refusal(code, "The security token is not valid, or not any more"))
+        }
+        Some(Fault::Shuffle) => take_in(Order::Reversed, HashMap::new()),
         Some(Fault::FailEntries { places, code, sender_fault }) => {
             let failed = places
                 .into_iter()
@@ -381,6 +405,13 @@ async fn misbehave(
     }
 }
 
+/// The order in which an answer names the entries.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Order {
+    AsSent,
+    Reversed,
+}
+
 /// Takes a batch by AWS's rules.
 fn take(
     shared: &Shared,
@@ -388,6 +419,7 @@ fn take(
     key: &str,
     target: &Target,
     entries: &[Entry],
+    order: Order,
     mut failed: HashMap<usize, (Refusal, bool)>,
 ) -> Response<Body> {
     if let Err(refusal) = rules::batch(entries, target.limit) {
@@ -402,9 +434,13 @@ fn take(
             shared.state().accept(key, entry, Instant::now(), sent_at);
         }
     }
+    let mut named: Vec<(usize, &Entry)> = entries.iter().enumerate().collect();
+    if order == Order::Reversed {
+        named.reverse();
+    }
     match protocol {
-        Protocol::Sns => protocol.respond(200, sns::published(entries, &failed)),
-        Protocol::Sqs => protocol.respond(200, sqs::sent(entries, &failed).to_string()),
+        Protocol::Sns => protocol.respond(200, sns::published(&named, &failed)),
+        Protocol::Sqs => protocol.respond(200, sqs::sent(&named, &failed).to_string()),
     }
 }
 

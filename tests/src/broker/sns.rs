@@ -53,10 +53,14 @@ pub(super) fn topic_attributes(arn: &str, fifo: bool, limit: Option<usize>) -> S
     result("GetTopicAttributes", &format!("<Attributes>{attributes}</Attributes>"))
 }
 
-pub(super) fn published(entries: &[Entry], failed: &HashMap<usize, (Refusal, bool)>) -> String {
+/// The entries with their places in the request, in the order in which the answer names them.
+pub(super) fn published(
+    entries: &[(usize, &Entry)],
+    failed: &HashMap<usize, (Refusal, bool)>,
+) -> String {
     let (mut good, mut bad) = (String::new(), String::new());
-    for (at, entry) in entries.iter().enumerate() {
-        let _ = match failed.get(&at) {
+    for (at, entry) in entries {
+        let _ = match failed.get(at) {
             None => write!(
                 good,
                 "<member><Id>{}</Id><MessageId>{}</MessageId></member>",

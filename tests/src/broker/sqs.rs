@@ -34,10 +34,11 @@ pub(super) fn queue(request: &Value) -> String {
     url.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
-pub(super) fn sent(entries: &[Entry], failed: &HashMap<usize, (Refusal, bool)>) -> Value {
+/// The entries with their places in the request, in the order in which the answer names them.
+pub(super) fn sent(entries: &[(usize, &Entry)], failed: &HashMap<usize, (Refusal, bool)>) -> Value {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
-    for (at, entry) in entries.iter().enumerate() {
-        match failed.get(&at) {
+    for (at, entry) in entries {
+        match failed.get(at) {
             None => good.push(json!({ "Id": entry.id, "MessageId": uuid::Uuid::new_v4().to_string(), "MD5OfMessageBody": md5(&entry.body) })),
             Some((Refusal { code, message }, sender)) => {
                 bad.push(json!({ "Id": entry.id, "Code": code, "Message": message, "SenderFault": sender }));

@@ -57,7 +57,8 @@ pub struct State {
     pub violations: Vec<String>,
     /// Requests to publish, whatever became of them.
     pub requests: u64,
-    in_flight: HashSet<(String, String)>,
+    /// By target and key, the request that holds the key.
+    in_flight: HashMap<(String, String), u64>,
     pub(super) visibility: Duration,
 }
 
@@ -79,22 +80,34 @@ impl State {
     }
 
     /// Notes that entries arrived; two of one key at once break a promise.
-    pub(super) fn arrived(&mut self, target: &str, entries: &[Entry]) {
+    ///
+    /// Returns the request's number.
+    pub(super) fn arrived(&mut self, target: &str, entries: &[Entry]) -> u64 {
         self.requests += 1;
         for entry in entries {
             let key = (target.to_owned(), Self::key(entry));
-            if !self.in_flight.insert(key.clone()) {
+            if self.in_flight.insert(key.clone(), self.requests).is_some() {
                 self.violations
                     .push(format!("two entries of the key {} in flight to {target}", key.1));
             }
         }
+        self.requests
     }
 
     /// Notes that they were answered, or that the client will not wait for it.
-    pub(super) fn answered(&mut self, target: &str, entries: &[Entry]) {
+    pub(super) fn answered(&mut self, target: &str, entries: &[Entry], request: u64) {
         for entry in entries {
-            self.in_flight.remove(&(target.to_owned(), Self::key(entry)));
+            let key = (target.to_owned(), Self::key(entry));
+            // Another request can hold it by now, when a client went away in between.
+            if self.in_flight.get(&key) == Some(&request) {
+                self.in_flight.remove(&key);
+            }
         }
+    }
+
+    /// Notes that a client went away with all that it had in flight.
+    pub(super) fn forget_in_flight(&mut self) {
+        self.in_flight.clear();
     }
 
     /// Accepts one entry: records it, and delivers it unless it is a repeat.

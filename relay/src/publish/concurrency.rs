@@ -1,0 +1,216 @@
+//! How many requests a destination has in flight: as many as are of use.
+//!
+//! Knows: how long requests took, and which were refused for going too fast. Must not know:
+//! sockets, AWS, any clock but the `now` that it is handed.
+//!
+//! Each request that is answered while all that is allowed is in use lets one more go: as in
+//! TCP's slow start the number doubles with each round, until latency or the destination says
+//! that it is enough; from then on it grows by one a round. A request that is throttled or
+//! fails takes three tenths away, once for all requests that were under way at that moment.
+//! Latency that has grown without need ends the growth: more requests would only wait for each
+//! other, in the destination or for the processor.
+
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+/// What is left of the number after a request that was throttled or failed.
+const AFTER_OVERLOAD: f64 = 0.7;
+
+/// How many there are to begin with, where the bounds allow it.
+const TO_BEGIN_WITH: f64 = 8.0;
+
+/// For how long the least latency is remembered. Then it is measured anew, with half as many
+/// requests for a moment: or those that wait for each other would be taken for the way there.
+const MEMORY: Duration = Duration::from_secs(20);
+
+/// Latency that is of no account whatever the least is: a busy processor causes as much.
+const SLACK: Duration = Duration::from_millis(2);
+
+/// What is remembered of a request, from its sending to its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticket {
+    sent: Instant,
+    /// How often the number had been taken down before.
+    round: u32,
+    /// Whether it was the last that was allowed.
+    last_allowed: bool,
+}
+
+/// The number of requests that one destination may have in flight.
+#[derive(Debug)]
+pub struct Concurrency {
+    bounds: RangeInclusive<u32>,
+    allowed: f64,
+    /// Whether the number still doubles.
+    doubling: bool,
+    /// How often it was taken down.
+    round: u32,
+    /// The latency of late, smoothed.
+    latency: Option<Duration>,
+    /// The least latency since then.
+    least: Option<(Duration, Instant)>,
+}
+
+impl Concurrency {
+    /// Between these bounds, of which the lower one is at least 1.
+    #[must_use]
+    pub fn new(bounds: RangeInclusive<u32>) -> Self {
+        let mut concurrency =
+            Self { bounds, allowed: 1.0, doubling: true, round: 0, latency: None, least: None };
+        concurrency.set(TO_BEGIN_WITH);
+        concurrency
+    }
+
+    /// Whether there are as few as may be.
+    #[must_use]
+    pub fn is_least(&self) -> bool {
+        self.allowed <= f64::from(*self.bounds.start())
+    }
+
+    /// How many requests may be in flight.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 4096")]
+    pub fn allowed(&self) -> usize {
+        self.allowed as usize
+    }
+
+    /// Takes note of a request; `in_flight` are there with it.
+    #[must_use]
+    pub fn sent(&self, now: Instant, in_flight: usize) -> Ticket {
+        Ticket { sent: now, round: self.round, last_allowed: in_flight >= self.allowed() }
+    }
+
+    /// Takes note of an answer that says nothing against more of them.
+    pub fn answered(&mut self, ticket: Ticket, now: Instant) {
+        let latency = now.saturating_duration_since(ticket.sent);
+        self.note(latency, now);
+        let least = self.least.map_or(latency, |(least, _)| least);
+        let smoothed = self.latency.unwrap_or(latency);
+        if smoothed > least * 4 + SLACK * 4 {
+            self.doubling = false;
+            self.set(self.allowed - 1.0 / self.allowed);
+        } else if smoothed > least * 2 + SLACK {
+            self.doubling = false;
+        } else if ticket.last_allowed && ticket.round == self.round {
+            self.set(self.allowed + if self.doubling { 1.0 } else { 1.0 / self.allowed });
+        }
+    }
+
+    /// Takes note of a request that was throttled, or failed as a whole.
+    pub fn overloaded(&mut self, ticket: Ticket) {
+        if ticket.round == self.round {
+            self.round = self.round.wrapping_add(1);
+            self.doubling = false;
+            self.set(self.allowed * AFTER_OVERLOAD);
+        }
+    }
+
+    fn set(&mut self, allowed: f64) {
+        let (least, most) = (f64::from(*self.bounds.start()), f64::from(*self.bounds.end()));
+        self.allowed = allowed.min(most).max(least).max(1.0);
+    }
+
+    fn note(&mut self, latency: Duration, now: Instant) {
+        self.latency = Some(self.latency.map_or(latency, |before| (before * 7 + latency) / 8));
+        match &mut self.least {
+            Some((_, since)) if now.saturating_duration_since(*since) >= MEMORY => {
+                self.least = None;
+                self.latency = None;
+                self.set(self.allowed / 2.0);
+                self.doubling = true;
+                // What was sent before still waited for the others.
+                self.round = self.round.wrapping_add(1);
+            }
+            Some((least, _)) => *least = latency.min(*least),
+            none @ None => *none = Some((latency, now)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    /// A destination that takes `capacity` requests at once, each for `latency`; what comes
+    /// besides waits. How many are allowed after so many answers, all that is allowed in use.
+    fn settled(latency: Duration, capacity: usize, answers: usize) -> usize {
+        let mut concurrency = Concurrency::new(1..=512);
+        let mut now = Instant::now();
+        // When each place is free again, and the tickets in the order of their answers.
+        let mut free = VecDeque::from(vec![now; capacity]);
+        let mut flying: VecDeque<(Instant, Ticket)> = VecDeque::new();
+        for _ in 0..answers {
+            while flying.len() < concurrency.allowed() {
+                let done = free.pop_front().unwrap().max(now) + latency;
+                free.push_back(done);
+                flying.push_back((done, concurrency.sent(now, flying.len() + 1)));
+            }
+            let (done, ticket) = flying.pop_front().unwrap();
+            now = done;
+            concurrency.answered(ticket, now);
+        }
+        concurrency.allowed()
+    }
+
+    #[test]
+    fn it_reaches_what_the_destination_takes_whatever_its_latency() {
+        for (latency, capacity) in [(1, 64), (15, 100), (100, 400)] {
+            let found = settled(Duration::from_millis(latency), capacity, 40_000);
+            assert!(found >= capacity, "{capacity} at {latency} ms, found {found}");
+        }
+        // As many as the bound where the destination takes them all.
+        assert_eq!(settled(Duration::from_millis(100), 10_000, 5_000), 512);
+    }
+
+    #[test]
+    fn it_does_not_pile_up_requests_that_only_wait_for_each_other() {
+        let found = settled(Duration::from_millis(10), 8, 40_000);
+        assert!((8..=48).contains(&found), "{found}");
+    }
+
+    #[test]
+    fn what_was_throttled_counts_once_a_round() {
+        let now = Instant::now();
+        let mut concurrency = Concurrency::new(100..=512);
+        concurrency.set(200.0);
+        let tickets: Vec<Ticket> = (0..200).map(|n| concurrency.sent(now, n)).collect();
+        for ticket in tickets {
+            concurrency.overloaded(ticket);
+        }
+        assert_eq!(concurrency.allowed(), 140);
+        for _ in 0..20 {
+            concurrency.overloaded(concurrency.sent(now, 1));
+        }
+        assert_eq!(concurrency.allowed(), 100, "not below the lower bound");
+    }
+
+    #[test]
+    fn it_does_not_grow_while_not_all_is_in_use() {
+        let now = Instant::now();
+        let mut concurrency = Concurrency::new(4..=512);
+        for _ in 0..1000 {
+            concurrency.answered(concurrency.sent(now, 3), now);
+        }
+        assert_eq!(concurrency.allowed(), 8);
+    }
+
+    proptest! {
+        #[test]
+        fn the_bounds_hold_whatever_happens(
+            least in 1_u32..50, more in 0_u32..500,
+            happened in proptest::collection::vec((0_u64..5000, any::<bool>(), 0_usize..600), 0..500),
+        ) {
+            let mut concurrency = Concurrency::new(least..=least + more);
+            let mut now = Instant::now();
+            for (millis, well, in_flight) in happened {
+                let ticket = concurrency.sent(now, in_flight);
+                now += Duration::from_millis(millis);
+                if well { concurrency.answered(ticket, now) } else { concurrency.overloaded(ticket) }
+                let allowed = u32::try_from(concurrency.allowed()).unwrap();
+                prop_assert!((least..=least + more).contains(&allowed), "{allowed}");
+            }
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! One seed: the load, the faults, the quiet after them, and the evidence.
+
+use crate::child::{Child, GRACE};
+use crate::evidence;
+use crate::judge::{Evidence, Note, Verdict, judge};
+use crate::plan::{Kind, Mood, Plan, Strike};
+use crate::proxy::{Cut, Proxy};
+use crate::sky::Sky;
+use crate::source::{KINDS, Source};
+use crate::writers::{large_transaction, seed_of, write};
+use anyhow::{Context, Result, bail, ensure};
+use local::stack::{binary, output_of, relay_command};
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tests::broker::{Broker, Fault};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+/// The destinations' limit of a message and of a batch, in bytes: low, so that a batch meets
+/// it and a few events are over it.
+const LIMIT: usize = 16 * 1024;
+
+/// How often the slot and the relay are looked at.
+const LOOK: Duration = Duration::from_millis(40);
+
+/// In the quiet after the faults, events that have not moved for so long will not any more.
+/// Above the longest back-off (20 s) and the time-out of a request (15 s) together.
+const PATIENCE: Duration = Duration::from_secs(50);
+
+/// How much more than its budget a relay may have resident, in KiB: see relay/docs/chaos.md.
+const BESIDE_THE_BUDGET: u64 = 28 * 1024;
+
+/// What came of a seed.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) committed: usize,
+    pub(crate) accepted: usize,
+    pub(crate) letters: usize,
+    pub(crate) kills: usize,
+    pub(crate) verdict: Verdict,
+    /// The most memory that a relay had resident, in KiB.
+    pub(crate) peak: u64,
+    /// What was wrong, a paragraph each.
+    pub(crate) wrong: Vec<String>,
+}
+
+/// The parts of a run, in the order in which they are dropped.
+pub(crate) struct Run {
+    plan: Plan,
+    rng: fastrand::Rng,
+    child: Child,
+    writers: JoinSet<Result<()>>,
+    stop_writing: watch::Sender<bool>,
+    side: JoinSet<()>,
+    proxy: Proxy,
+    sky: Sky,
+    broker: Broker,
+    source: Source,
+    /// The two destinations as the broker calls them.
+    targets: [String; 2],
+    notes: Vec<Note>,
+    kills: usize,
+    wrong: Vec<String>,
+}
+
+impl Run {
+    /// Makes everything and starts the relay and the writers; logs go to `folder`.
+    pub(crate) async fn start(plan: Plan, folder: &Path) -> Result<Self> {
+        let mut source = Source::start(plan.sender_timeout).await?;
+        let relay = binary("relay")?;
+        let mut init = relay_command(&relay, &source.postgres.url(&source.database), "", "");
+        output_of({
+            init.arg("init").env_remove("RELAY_TOPIC_ARN").current_dir(folder);
+            init
+        })?;
+        source.prepare().await?;
+        let broker = Broker::start();
+        let (addresses, targets) = destinations(&broker, plan.destinations);
+        let proxy = Proxy::start(source.postgres.port()).await?;
+        let url = source.postgres.url(&source.database);
+        let through =
+            url.replace(&format!(":{}/", source.postgres.port()), &format!(":{}/", proxy.port()));
+        let command = {
+            let (endpoint, folder) = (broker.endpoint().to_owned(), folder.to_owned());
+            let plan = plan.clone();
+            move || {
+                let mut run = relay_command(&relay, &through, &addresses[0], &endpoint);
+                run.arg("run").current_dir(&folder);
+                run.env("RELAY_ROUTES", format!("{}={}", KINDS[1], addresses[1]));
+                run.env("RELAY_BYTES_IN_FLIGHT", format!("{}KiB", plan.budget));
+                run.env("RELAY_REQUESTS_IN_FLIGHT", plan.requests.to_string());
+                run.env("RELAY_SHUTDOWN_GRACE", format!("{}s", GRACE.as_secs()));
+                run
+            }
+        };
+        let mut child = Child::new(command, folder.to_owned());
+        child.start()?;
+        let sky = Sky::over(&broker, plan.seed, plan.background);
+        let (stop_writing, stop) = watch::channel(false);
+        let mut writers = JoinSet::new();
+        for writer in 0..plan.writers {
+            writers.spawn(write(url.clone(), seed_of(plan.seed, writer), stop.clone()));
+        }
+        Ok(Self {
+            rng: fastrand::Rng::with_seed(seed_of(plan.seed, u64::MAX)),
+            plan,
+            child,
+            writers,
+            stop_writing,
+            side: JoinSet::new(),
+            proxy,
+            sky,
+            broker,
+            source,
+            targets,
+            notes: Vec::new(),
+            kills: 0,
+            wrong: Vec::new(),
+        })
+    }
+
+    /// Carries the plan out and judges.
+    pub(crate) async fn finish(mut self) -> Result<Outcome> {
+        self.watch_for(Duration::from_secs(1)).await?;
+        for (pause, strike) in self.plan.strikes.clone() {
+            self.watch_for(pause).await?;
+            self.strike(strike).await.with_context(|| format!("carry out: {strike}"))?;
+            if let Some(ended) = self.writers.try_join_next() {
+                ended??;
+                bail!("expected the writers to go on until they are told to stop");
+            }
+        }
+        self.watch_for(Duration::from_millis(500)).await?;
+        self.quiet().await?;
+        self.settle().await
+    }
+
+    /// Looks at the slot and at the relay for so long.
+    async fn watch_for(&mut self, time: Duration) -> Result<()> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            self.child.look()?;
+            self.note("while it ran").await?;
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// What the slot has confirmed first, what is done with then: so whatever it has confirmed
+    /// must be among what is done with.
+    async fn note(&mut self, when: &str) -> Result<()> {
+        let (confirmed, _) = self.source.slot().await?;
+        let accepted = self.broker.state().accepted.len();
+        let letter = self.source.newest_letter().await?;
+        self.notes.push(Note { when: when.to_owned(), confirmed, accepted, letter });
+        Ok(())
+    }
+
+    async fn strike(&mut self, strike: Strike) -> Result<()> {
+        match strike {
+            Strike::Kill => self.kill().await,
+            Strike::KillBehindHang => {
+                self.broker.script([Fault::Hang(Duration::from_secs(30))]);
+                // Time for others to be accepted behind it and for two reports of the position.
+                let before = self.broker.state().accepted.len();
+                let until = Instant::now() + Duration::from_secs(2);
+                while self.broker.state().accepted.len() < before + 50 && Instant::now() < until {
+                    self.watch_for(LOOK).await?;
+                }
+                self.watch_for(self.plan.sender_timeout / 2).await?;
+                self.kill().await
+            }
+            Strike::Terminate => self.terminate().await,
+            Strike::Restart(down) => {
+                self.source.stop().await?;
+                self.down(down).await
+            }
+            Strike::Crash(down) => {
+                self.source.postgres.crash().await?;
+                self.down(down).await
+            }
+            Strike::TerminateWalsender => self.source.terminate_walsender().await,
+            Strike::Cut { after, to_relay, reset } => {
+                self.proxy.cut(Cut { after, to_relay, reset });
+                Ok(())
+            }
+            Strike::Silence(time) => {
+                self.proxy.silence(true);
+                self.watch_for(time).await?;
+                self.proxy.silence(false);
+                Ok(())
+            }
+            Strike::Broker { mood, lasting, only } => {
+                let only = only.and_then(|at| self.targets.get(at).cloned());
+                self.sky.add(mood, lasting, only);
+                Ok(())
+            }
+            Strike::NeverAnswered => {
+                self.broker.script([Fault::Hang(Duration::from_secs(60))]);
+                Ok(())
+            }
+            Strike::LockDeadLetters(time) => self.lock_dead_letters(time).await,
+            Strike::LargeTransaction(events) => {
+                let client = self.source.postgres.connect(&self.source.database).await?;
+                let mut rng = self.rng.fork();
+                self.side.spawn(async move { large_transaction(&client, events, &mut rng).await });
+                Ok(())
+            }
+        }
+    }
+
+    /// Kills the relay, and notes what its slot had confirmed at that very moment.
+    async fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.broker.client_is_gone();
+        self.kills += 1;
+        // Nothing is accepted any more that this relay could have known of.
+        let accepted = self.broker.state().accepted.len();
+        let letter = self.source.newest_letter().await?;
+        // What it had reported counts when its walsender has read it, and is gone.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let confirmed = loop {
+            let (confirmed, active) = self.source.slot().await?;
+            if !active {
+                break confirmed;
+            }
+            ensure!(Instant::now() < deadline, "expected the walsender of a killed relay to end");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        let when = format!("at kill {}", self.kills);
+        self.notes.push(Note { when, confirmed, accepted, letter });
+        self.child.start()
+    }
+
+    async fn terminate(&mut self) -> Result<()> {
+        let ended = self.child.terminate().await;
+        self.broker.client_is_gone();
+        match ended {
+            // 1: the grace was over before all was sent.
+            Ok(status) if matches!(status.code(), Some(0 | 1)) => {}
+            Ok(status) => self.wrong.push(format!(
+                "SIGTERM: expected the relay to end with 0 or 1, found {status}; its log ends:\n{}",
+                self.child.newest_log()
+            )),
+            Err(error) => self.wrong.push(format!("SIGTERM: {error:#}")),
+        }
+        self.note("after a SIGTERM").await?;
+        self.child.start()
+    }
+
+    /// Leaves the server down for a while, then starts it.
+    async fn down(&mut self, down: Duration) -> Result<()> {
+        tokio::time::sleep(down).await;
+        self.source.postgres.restart().await?;
+        self.child.look()
+    }
+
+    /// Entries are refused, and their dead letters cannot be written, by a lock that readers pass.
+    async fn lock_dead_letters(&mut self, time: Duration) -> Result<()> {
+        self.sky.add(Mood::EntriesRefused, time, None);
+        let client = self.source.postgres.connect(&self.source.database).await?;
+        self.side.spawn(async move {
+            let lock = "begin; lock table relay.dead_letter in exclusive mode";
+            if client.batch_execute(lock).await.is_ok() {
+                tokio::time::sleep(time).await;
+            }
+        });
+        Ok(())
+    }
+
+    /// No more faults and no more load.
+    async fn quiet(&mut self) -> Result<()> {
+        self.broker.calm();
+        self.proxy.calm();
+        self.stop_writing.send_replace(true);
+        while let Some(ended) = self.writers.join_next().await {
+            ended??;
+        }
+        while let Some(ended) = self.side.join_next().await {
+            ended?;
+        }
+        Ok(())
+    }
+
+    /// Waits until every committed event is accepted or a dead letter, or never will be; then
+    /// ends the relay and judges.
+    async fn settle(mut self) -> Result<Outcome> {
+        let committed = self.source.committed().await?;
+        let newest = committed.last().map_or(0, |event| event.commit_lsn);
+        let mut waiting: HashSet<Uuid> = committed.iter().map(|event| event.id).collect();
+        let (mut read, mut moved) = (0, Instant::now());
+        while !waiting.is_empty() && moved.elapsed() < PATIENCE {
+            self.watch_for(LOOK).await?;
+            // Confirmed past the last of them: what is not there now will not come.
+            let (confirmed, _) = self.source.slot().await?;
+            let before = waiting.len();
+            let accepted = self.broker.state().accepted.get(read..).map(<[_]>::to_vec);
+            for message in accepted.into_iter().flatten() {
+                read += 1;
+                waiting.remove(&evidence::accepted(&message)?.id);
+            }
+            for id in self.source.letters().await?.into_keys() {
+                waiting.remove(&id);
+            }
+            if confirmed > newest {
+                break;
+            }
+            if waiting.len() < before {
+                moved = Instant::now();
+            }
+        }
+        if waiting.is_empty() || moved.elapsed() < PATIENCE {
+            let ended = self.child.terminate().await?;
+            if !ended.success() {
+                self.wrong.push(format!(
+                    "With all done: expected the relay to end in order, found {ended}; its log ends:\n{}",
+                    self.child.newest_log()
+                ));
+            }
+            self.note("at the end").await?;
+        } else {
+            let (confirmed, active) = self.source.slot().await?;
+            self.wrong.push(format!(
+                "{} events did not arrive within {PATIENCE:?} of the last that did; the slot is {} and has confirmed {}; the relay's log ends:\n{}",
+                waiting.len(),
+                if active { "active" } else { "not active" },
+                crate::judge::lsn(confirmed),
+                self.child.newest_log()
+            ));
+        }
+        self.judge(committed).await
+    }
+
+    async fn judge(mut self, committed: Vec<crate::judge::Committed>) -> Result<Outcome> {
+        let (messages, violations) = {
+            let state = self.broker.state();
+            (state.accepted.clone(), state.violations.clone())
+        };
+        let evidence = Evidence {
+            committed,
+            accepted: messages.iter().map(evidence::accepted).collect::<Result<_>>()?,
+            targets: KINDS.map(str::to_owned).into_iter().zip(self.targets).collect(),
+            letters: self.source.letters().await?,
+            notes: self.notes,
+        };
+        let verdict = judge(&evidence);
+        for (name, lines) in verdict.wrongs() {
+            self.wrong.extend(paragraph(name, lines));
+        }
+        self.wrong.extend(paragraph("in flight twice (two entries of a key at once)", &violations));
+        for log in self.child.ended_by_itself {
+            self.wrong.push(format!("The relay ended by itself; its log ends:\n{log}"));
+        }
+        let bound = u64::from(self.plan.budget) + BESIDE_THE_BUDGET;
+        if self.child.peak > bound {
+            self.wrong.push(format!(
+                "Memory: expected at most {bound} KiB resident, the budget of {} KiB and {BESIDE_THE_BUDGET} KiB beside it, found {} KiB",
+                self.plan.budget, self.child.peak
+            ));
+        }
+        Ok(Outcome {
+            committed: evidence.committed.len(),
+            accepted: evidence.accepted.len() - verdict.duplicates,
+            letters: evidence.letters.len(),
+            kills: self.kills,
+            verdict,
+            peak: self.child.peak,
+            wrong: self.wrong,
+        })
+    }
+}
+
+/// How many were wrong in a way, and the first few of them.
+fn paragraph(name: &str, lines: &[String]) -> Option<String> {
+    const SHOWN: usize = 5;
+    let first = lines.iter().take(SHOWN).map(|line| format!("\n  {line}")).collect::<String>();
+    let more = lines.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
+    (!lines.is_empty()).then(|| format!("{} {name}:{first}{more}", lines.len()))
+}
+
+/// Makes the destinations; returns the relay's addresses of them and the broker's names.
+fn destinations(broker: &Broker, kinds: [Kind; 2]) -> ([String; 2], [String; 2]) {
+    let names = ["first", "second"];
+    let mut at = 0;
+    let made = kinds.map(|kind| {
+        let name = names[at];
+        at += 1;
+        let (address, target) = match kind {
+            Kind::FifoTopic => (broker.topic(&format!("{name}.fifo")), None),
+            Kind::Topic => (broker.topic(name), None),
+            Kind::FifoQueue => {
+                let name = format!("{name}.fifo");
+                (broker.queue(&name), Some(name))
+            }
+            Kind::Queue => (broker.queue(name), Some(name.to_owned())),
+        };
+        let target = target.unwrap_or_else(|| address.clone());
+        broker.change(&target, |target| {
+            target.limit = LIMIT;
+            // Every message is to be seen, the repeats too.
+            target.deduplicates = false;
+        });
+        (address, target)
+    });
+    let [(a, b), (c, d)] = made;
+    ([a, c], [b, d])
+}
