@@ -5,6 +5,7 @@ use super::sns::Topic;
 use super::sqs::Queue;
 use super::{Outcome, Outgoing, Publisher};
 use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_smithy_http_client::{Builder, tls};
@@ -181,6 +182,8 @@ pub async fn aws_config(region: Option<&str>) -> SdkConfig {
     let loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(Builder::new().tls_provider(tls).build_https())
         .retry_config(RetryConfig::disabled())
+        // The time-out below covers it, and the watching of each body costs.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(timeouts)
         .app_name(
             aws_config::AppName::new("relay").unwrap_or_else(|_| unreachable!("a legal name")),

@@ -1,6 +1,7 @@
 //! Events to the broker: one request for a batch, one outcome for each entry.
 
 mod backoff;
+mod body;
 pub mod breaker;
 pub mod concurrency;
 mod destination;
