@@ -194,6 +194,8 @@ pub async fn run<P: Publisher>(
     tokio::pin!(until);
     let mut deadline: Option<tokio::time::Instant> = None;
     loop {
+        // First what is here: or there would be room for a read while frames are left of the last.
+        pipeline.dispatch();
         while deadline.is_none() && pipeline.read_buffered()? {
             pipeline.dispatch();
         }

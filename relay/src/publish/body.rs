@@ -53,3 +53,47 @@ impl Intercept for OwnBody {
         Ok(())
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::publish::{Outgoing, Sealed};
+    use aws_sdk_sns::config::interceptors::BeforeTransmitInterceptorContextRef;
+    use std::sync::{Arc, Mutex};
+
+    /// Takes down the body that the SDK writes, and ends the request there.
+    #[derive(Clone, Debug, Default)]
+    pub(in super::super) struct Written(pub(in super::super) Arc<Mutex<Vec<u8>>>);
+
+    impl Intercept for Written {
+        fn name(&self) -> &'static str {
+            "Written"
+        }
+
+        fn read_after_serialization(
+            &self,
+            context: &BeforeTransmitInterceptorContextRef<'_>,
+            _: &RuntimeComponents,
+            _: &mut ConfigBag,
+        ) -> Result<(), BoxError> {
+            let body = context.request().body().bytes().unwrap_or_default();
+            *self.0.lock().unwrap() = body.to_vec();
+            Err("taken down".into())
+        }
+    }
+
+    /// A batch of texts that each protocol has to escape.
+    pub(in super::super) fn batch() -> Vec<Outgoing> {
+        let texts = ["{}", "a b+c&d=e%41~/:", "ü\"\\\n\r\t\u{7f}\u{1f600}", r#"{"a":"\u0001"}"#];
+        let entry = |text: &&str| {
+            Outgoing::probe(Sealed {
+                event_id: uuid::Uuid::from_u128(7),
+                event_type: "t".to_owned(),
+                key: (*text).to_owned(),
+                body: (*text).to_owned(),
+                attributes: vec![("event_type", (*text).to_owned())],
+            })
+        };
+        texts.iter().map(entry).collect()
+    }
+}

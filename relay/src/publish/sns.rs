@@ -155,3 +155,45 @@ where
 {
     error.message().map_or_else(|| DisplayErrorContext(error).to_string(), str::to_owned)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::body::tests::{Written, batch};
+    use aws_sdk_sns::types::{MessageAttributeValue, PublishBatchRequestEntry};
+
+    fn entry(id: usize, event: &Sealed) -> PublishBatchRequestEntry {
+        let entry = PublishBatchRequestEntry::builder()
+            .id(id.to_string())
+            .message(&event.body)
+            .message_group_id(group_id(&event.key))
+            .message_deduplication_id(event.event_id.to_string());
+        let set = |entry: aws_sdk_sns::types::builders::PublishBatchRequestEntryBuilder,
+                   (name, value): &(&str, String)| {
+            let value = MessageAttributeValue::builder().data_type("String").string_value(value);
+            entry.message_attributes(*name, value.build().unwrap())
+        };
+        event.attributes.iter().fold(entry, set).build().unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_body_is_what_the_sdk_would_write() {
+        let config = crate::publish::aws_config(Some("eu-west-1")).await;
+        let topic = Topic::new(&config, "arn:aws:sns:eu-west-1:1:a.fifo".to_owned());
+        let written = Written::default();
+        let config = aws_sdk_sns::config::Builder::from(&config).interceptor(written.clone());
+        let batch = batch();
+        let entries = batch.iter().enumerate().map(|(id, o)| entry(id, &o.event)).collect();
+        let client = aws_sdk_sns::Client::from_conf(config.build());
+        let request = client.publish_batch().topic_arn(&topic.arn);
+        request.set_publish_batch_request_entries(Some(entries)).send().await.unwrap_err();
+        let theirs = String::from_utf8(std::mem::take(&mut *written.0.lock().unwrap())).unwrap();
+        let ours = String::from_utf8(topic.body(&batch.iter().collect::<Vec<_>>())).unwrap();
+        let parameters = |body: &str| {
+            let mut parameters: Vec<_> = body.split('&').map(str::to_owned).collect();
+            parameters.sort_unstable();
+            parameters
+        };
+        assert_eq!(parameters(&ours), parameters(&theirs));
+    }
+}

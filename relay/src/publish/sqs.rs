@@ -158,3 +158,41 @@ where
 {
     error.message().map_or_else(|| DisplayErrorContext(error).to_string(), str::to_owned)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::body::tests::{Written, batch};
+    use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
+
+    fn entry(id: usize, event: &Sealed) -> SendMessageBatchRequestEntry {
+        let entry = SendMessageBatchRequestEntry::builder()
+            .id(id.to_string())
+            .message_body(&event.body)
+            .message_group_id(group_id(&event.key))
+            .message_deduplication_id(event.event_id.to_string());
+        let set = |entry: aws_sdk_sqs::types::builders::SendMessageBatchRequestEntryBuilder,
+                   (name, value): &(&str, String)| {
+            let value = MessageAttributeValue::builder().data_type("String").string_value(value);
+            entry.message_attributes(*name, value.build().unwrap())
+        };
+        event.attributes.iter().fold(entry, set).build().unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_body_is_what_the_sdk_would_write() {
+        let config = crate::publish::aws_config(Some("eu-west-1")).await;
+        let url = "https://sqs.eu-west-1.amazonaws.com/1/a.fifo".to_owned();
+        let queue = Queue::by_url(&config, url);
+        let written = Written::default();
+        let config = aws_sdk_sqs::config::Builder::from(&config).interceptor(written.clone());
+        let batch = batch();
+        let entries = batch.iter().enumerate().map(|(id, o)| entry(id, &o.event)).collect();
+        let client = aws_sdk_sqs::Client::from_conf(config.build());
+        let request = client.send_message_batch().queue_url(&queue.url);
+        request.set_entries(Some(entries)).send().await.unwrap_err();
+        let json = |body: &[u8]| serde_json::from_slice::<serde_json::Value>(body).unwrap();
+        let ours = json(&queue.body(&batch.iter().collect::<Vec<_>>()));
+        assert_eq!(ours, json(&written.0.lock().unwrap()));
+    }
+}

@@ -3,6 +3,7 @@
 mod broker;
 mod canned;
 mod clients;
+mod debezium;
 mod latency;
 mod load;
 mod measure;
