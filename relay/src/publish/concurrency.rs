@@ -3,9 +3,9 @@
 //! Knows: how long requests took, and which were refused for going too fast. Must not know:
 //! sockets, AWS, any clock but the `now` that it is handed.
 //!
-//! Each request that is answered while most of what is allowed is in use lets one more go: as in
-//! TCP's slow start the number doubles with each round, until latency or the destination says
-//! that it is enough; from then on it grows by one a round. (Not only the last that was allowed
+//! Two requests that are answered while most of what is allowed is in use let one more go: much
+//! as in TCP's slow start the number grows by up to half with each round (doubled, it would be far
+//! past the mark when that shows), until latency or the destination says that it is enough; from then on it grows by one a round. (Not only the last that was allowed
 //! counts: answers come in bursts, and of a burst one request alone is the last.) A request that
 //! is throttled or fails takes three tenths away, once for all requests that were under way at
 //! that moment. Latency that has grown without need ends the growth: more requests would only
@@ -42,8 +42,8 @@ pub struct Ticket {
 pub struct Concurrency {
     bounds: RangeInclusive<u32>,
     allowed: f64,
-    /// Whether the number still doubles.
-    doubling: bool,
+    /// Whether the number still grows by up to half with each round.
+    climbing: bool,
     /// How often it was taken down.
     round: u32,
     /// The latency of late, smoothed.
@@ -57,7 +57,7 @@ impl Concurrency {
     #[must_use]
     pub fn new(bounds: RangeInclusive<u32>) -> Self {
         let mut concurrency =
-            Self { bounds, allowed: 1.0, doubling: true, round: 0, latency: None, least: None };
+            Self { bounds, allowed: 1.0, climbing: true, round: 0, latency: None, least: None };
         concurrency.set(TO_BEGIN_WITH);
         concurrency
     }
@@ -88,12 +88,12 @@ impl Concurrency {
         let least = self.least.map_or(latency, |(least, _)| least);
         let smoothed = self.latency.unwrap_or(latency);
         if smoothed > least * 4 + SLACK * 4 {
-            self.doubling = false;
+            self.climbing = false;
             self.set(self.allowed - 1.0 / self.allowed);
         } else if smoothed > least * 2 + SLACK {
-            self.doubling = false;
+            self.climbing = false;
         } else if ticket.in_use && ticket.round == self.round {
-            self.set(self.allowed + if self.doubling { 1.0 } else { 1.0 / self.allowed });
+            self.set(self.allowed + if self.climbing { 0.5 } else { 1.0 / self.allowed });
         }
     }
 
@@ -101,7 +101,7 @@ impl Concurrency {
     pub fn overloaded(&mut self, ticket: Ticket) {
         if ticket.round == self.round {
             self.round = self.round.wrapping_add(1);
-            self.doubling = false;
+            self.climbing = false;
             self.set(self.allowed * AFTER_OVERLOAD);
         }
     }
@@ -118,7 +118,7 @@ impl Concurrency {
                 self.least = None;
                 self.latency = None;
                 self.set(self.allowed / 2.0);
-                self.doubling = true;
+                self.climbing = true;
                 // What was sent before still waited for the others.
                 self.round = self.round.wrapping_add(1);
             }
@@ -185,8 +185,8 @@ mod tests {
     fn it_grows_as_fast_when_answers_come_in_bursts() {
         let mut now = Instant::now();
         let mut concurrency = Concurrency::new(1..=512);
-        rounds(&mut concurrency, Duration::from_millis(15), 10, &mut now);
-        assert!(concurrency.allowed() > 200, "{}", concurrency.allowed());
+        rounds(&mut concurrency, Duration::from_millis(15), 15, &mut now);
+        assert!(concurrency.allowed() > 150, "{}", concurrency.allowed());
     }
 
     #[test]
