@@ -202,8 +202,10 @@ pub async fn run<P: Publisher>(
     tokio::pin!(until);
     let mut deadline: Option<tokio::time::Instant> = None;
     loop {
-        if deadline.is_none() {
-            pipeline.read_buffered()?;
+        // First what is here: or there would be room for a read while frames are left of the last.
+        pipeline.dispatch();
+        while deadline.is_none() && pipeline.read_buffered()? {
+            pipeline.dispatch();
         }
         pipeline.dispatch();
         pipeline.watch_budget();
@@ -286,7 +288,7 @@ impl<P: Publisher> Pipeline<P> {
     }
 
     fn has_room(&self) -> bool {
-        self.schedule.has_room()
+        self.schedule.wants_more()
             && self.dead_letters_in_flight < DEAD_LETTERS_IN_FLIGHT
             && !self.asking
     }
@@ -301,17 +303,20 @@ impl<P: Publisher> Pipeline<P> {
         self.schedule.wake_at(now).map_or(status, |at| at.min(status))
     }
 
-    /// Takes the frames that were read, while there is room for what they hold.
-    fn read_buffered(&mut self) -> Result<(), PipelineError> {
+    /// Takes the frames that were read, while there is room for what they hold; says whether
+    /// some may be left once there is room again.
+    fn read_buffered(&mut self) -> Result<bool, PipelineError> {
+        let mut some = false;
         while self.has_room() {
             let Source::Streaming(session) = &mut self.source else {
-                break;
+                return Ok(false);
             };
             let frame = match session.next_frame() {
                 Ok(Some(frame)) => frame,
-                Ok(None) => break,
-                Err(error) => return self.lost(error),
+                Ok(None) => return Ok(false),
+                Err(error) => return self.lost(error).map(|()| false),
             };
+            some = true;
             if let pgoutput::Frame::Keepalive { reply_requested: true, .. } = frame {
                 // Long ago: the next round reports.
                 self.reported_at =
@@ -320,7 +325,7 @@ impl<P: Publisher> Pipeline<P> {
             self.intake.take(frame, &mut self.taken)?;
             self.sort_taken();
         }
-        Ok(())
+        Ok(some)
     }
 
     fn sort_taken(&mut self) {

@@ -4,6 +4,7 @@ use super::identity::Identities;
 use super::{Address, Destination};
 use crate::config::Aws;
 use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, SdkConfig};
@@ -32,6 +33,8 @@ fn loader(region: Option<&str>) -> ConfigLoader {
     let loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(Builder::new().tls_provider(tls).build_https())
         .retry_config(RetryConfig::disabled())
+        // The time-out below covers it, and the watching of each body costs.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(timeouts)
         .app_name(AppName::new(PRODUCT).unwrap_or_else(|_| unreachable!("a legal name")));
     match region {

@@ -3,12 +3,13 @@
 //! Knows: how long requests took, and which were refused for going too fast. Must not know:
 //! sockets, AWS, any clock but the `now` that it is handed.
 //!
-//! Each request that is answered while all that is allowed is in use lets one more go: as in
-//! TCP's slow start the number doubles with each round, until latency or the destination says
-//! that it is enough; from then on it grows by one a round. A request that is throttled or
-//! fails takes three tenths away, once for all requests that were under way at that moment.
-//! Latency that has grown without need ends the growth: more requests would only wait for each
-//! other, in the destination or for the processor.
+//! Two requests that are answered while most of what is allowed is in use let one more go: much
+//! as in TCP's slow start the number grows by up to half with each round (doubled, it would be far
+//! past the mark when that shows), until latency or the destination says that it is enough; from then on it grows by one a round. (Not only the last that was allowed
+//! counts: answers come in bursts, and of a burst one request alone is the last.) A request that
+//! is throttled or fails takes three tenths away, once for all requests that were under way at
+//! that moment. Latency that has grown without need ends the growth: more requests would only
+//! wait for each other, in the destination or for the processor.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -32,8 +33,8 @@ pub struct Ticket {
     sent: Instant,
     /// How often the number had been taken down before.
     round: u32,
-    /// Whether it was the last that was allowed.
-    last_allowed: bool,
+    /// Whether more than half of those that were allowed were in flight with it.
+    in_use: bool,
 }
 
 /// The number of requests that one destination may have in flight.
@@ -41,8 +42,8 @@ pub struct Ticket {
 pub struct Concurrency {
     bounds: RangeInclusive<u32>,
     allowed: f64,
-    /// Whether the number still doubles.
-    doubling: bool,
+    /// Whether the number still grows by up to half with each round.
+    climbing: bool,
     /// How often it was taken down.
     round: u32,
     /// The latency of late, smoothed.
@@ -56,7 +57,7 @@ impl Concurrency {
     #[must_use]
     pub fn new(bounds: RangeInclusive<u32>) -> Self {
         let mut concurrency =
-            Self { bounds, allowed: 1.0, doubling: true, round: 0, latency: None, least: None };
+            Self { bounds, allowed: 1.0, climbing: true, round: 0, latency: None, least: None };
         concurrency.set(TO_BEGIN_WITH);
         concurrency
     }
@@ -77,7 +78,7 @@ impl Concurrency {
     /// Takes note of a request; `in_flight` are there with it.
     #[must_use]
     pub fn sent(&self, now: Instant, in_flight: usize) -> Ticket {
-        Ticket { sent: now, round: self.round, last_allowed: in_flight >= self.allowed() }
+        Ticket { sent: now, round: self.round, in_use: in_flight * 2 > self.allowed() }
     }
 
     /// Takes note of an answer that says nothing against more of them.
@@ -87,12 +88,12 @@ impl Concurrency {
         let least = self.least.map_or(latency, |(least, _)| least);
         let smoothed = self.latency.unwrap_or(latency);
         if smoothed > least * 4 + SLACK * 4 {
-            self.doubling = false;
+            self.climbing = false;
             self.set(self.allowed - 1.0 / self.allowed);
         } else if smoothed > least * 2 + SLACK {
-            self.doubling = false;
-        } else if ticket.last_allowed && ticket.round == self.round {
-            self.set(self.allowed + if self.doubling { 1.0 } else { 1.0 / self.allowed });
+            self.climbing = false;
+        } else if ticket.in_use && ticket.round == self.round {
+            self.set(self.allowed + if self.climbing { 0.5 } else { 1.0 / self.allowed });
         }
     }
 
@@ -100,7 +101,7 @@ impl Concurrency {
     pub fn overloaded(&mut self, ticket: Ticket) {
         if ticket.round == self.round {
             self.round = self.round.wrapping_add(1);
-            self.doubling = false;
+            self.climbing = false;
             self.set(self.allowed * AFTER_OVERLOAD);
         }
     }
@@ -117,7 +118,7 @@ impl Concurrency {
                 self.least = None;
                 self.latency = None;
                 self.set(self.allowed / 2.0);
-                self.doubling = true;
+                self.climbing = true;
                 // What was sent before still waited for the others.
                 self.round = self.round.wrapping_add(1);
             }
@@ -168,6 +169,24 @@ mod tests {
     fn it_does_not_pile_up_requests_that_only_wait_for_each_other() {
         let found = settled(Duration::from_millis(10), 8, 40_000);
         assert!((8..=48).contains(&found), "{found}");
+    }
+
+    /// Rounds of requests that are all answered at once, after `latency`.
+    fn rounds(concurrency: &mut Concurrency, latency: Duration, rounds: usize, now: &mut Instant) {
+        for _ in 0..rounds {
+            let allowed = concurrency.allowed();
+            let tickets: Vec<_> = (1..=allowed).map(|n| concurrency.sent(*now, n)).collect();
+            *now += latency;
+            tickets.into_iter().for_each(|ticket| concurrency.answered(ticket, *now));
+        }
+    }
+
+    #[test]
+    fn it_grows_as_fast_when_answers_come_in_bursts() {
+        let mut now = Instant::now();
+        let mut concurrency = Concurrency::new(1..=512);
+        rounds(&mut concurrency, Duration::from_millis(15), 15, &mut now);
+        assert!(concurrency.allowed() > 150, "{}", concurrency.allowed());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod aws;
 mod backoff;
+mod body;
 pub mod breaker;
 mod claim_check;
 pub mod concurrency;

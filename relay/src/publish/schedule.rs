@@ -111,6 +111,16 @@ impl Schedule {
         self.weight < self.budget
     }
 
+    /// Whether reading more is of use now: fewer entries are ready than soon go.
+    ///
+    /// What waits here takes memory, and is cold by the time it goes; Postgres keeps it as well.
+    /// A destination that is not served now counts as one with room, for what is behind its
+    /// events may be for others; and where keys wait for their own, others may be ready.
+    #[must_use]
+    pub fn wants_more(&self) -> bool {
+        self.has_room() && self.lanes.iter().any(lane::Lane::wants_more)
+    }
+
     /// What to do next, if anything may be done now.
     pub fn next(&mut self, now: Instant) -> Option<Work> {
         for step in 0..self.lanes.len() {

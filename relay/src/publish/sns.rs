@@ -1,12 +1,12 @@
 //! Batches to an SNS topic. The SDK's types never leave this file.
 
+use super::body::{self, OwnBody};
 use super::schedule::BatchLimits;
-use super::{DestinationError, Outcome, Outgoing, Publisher, data_type};
+use super::{DestinationError, Outcome, Outgoing, Publisher, Sealed, data_type};
 use aws_sdk_sns::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_sns::operation::publish_batch::PublishBatchError;
-use aws_sdk_sns::types::{MessageAttributeValue, PublishBatchRequestEntry};
 use envelope::group_id;
-use std::collections::HashMap;
+use std::io::Write as _;
 
 /// A topic's limit where none was set on it (SNS quotas).
 const DEFAULT_LIMIT: usize = 262_144;
@@ -24,7 +24,9 @@ impl Topic {
     pub(crate) fn new(config: &aws_config::SdkConfig, arn: String) -> Self {
         let fifo = arn.ends_with(".fifo");
         let limits = BatchLimits { entries: 10, bytes: DEFAULT_LIMIT, claim_check: None };
-        Self { client: aws_sdk_sns::Client::new(config), arn, fifo, limits }
+        let config = aws_sdk_sns::config::Builder::from(config)
+            .interceptor(OwnBody { content_type: "application/x-www-form-urlencoded" });
+        Self { client: aws_sdk_sns::Client::from_conf(config.build()), arn, fifo, limits }
     }
 
     /// Asks the topic for its limits: proof that it is there, too.
@@ -41,33 +43,74 @@ impl Topic {
         Ok(())
     }
 
-    fn entry(&self, id: usize, outgoing: &Outgoing) -> PublishBatchRequestEntry {
-        let event = &outgoing.event;
-        let attribute = |(name, value): &(&'static str, String)| {
-            let value =
-                MessageAttributeValue::builder().data_type(data_type(name)).string_value(value);
-            Some(((*name).to_owned(), value.build().ok()?))
-        };
-        let attributes: HashMap<_, _> = event.attributes.iter().filter_map(attribute).collect();
-        let mut entry = PublishBatchRequestEntry::builder()
-            .id(id.to_string())
-            .message(&event.body)
-            .set_message_attributes(Some(attributes));
-        if self.fifo {
-            entry = entry
-                .message_group_id(group_id(&event.key))
-                .message_deduplication_id(event.event_id.to_string());
+    /// The parameters of `PublishBatch` (SNS API reference, AWS query protocol): members and
+    /// entries count from 1, and an entry's id is its place in the batch.
+    fn body(&self, batch: &[&Outgoing]) -> Vec<u8> {
+        // A text grows by its quotes, and a name is as long as what it names.
+        let room = batch.iter().map(|outgoing| outgoing.bytes() * 3 / 2 + 2048).sum();
+        let mut body = Vec::with_capacity(room);
+        body.extend_from_slice(b"Action=PublishBatch&Version=2010-03-31&TopicArn=");
+        encode(&self.arn, &mut body);
+        let mut member = Vec::with_capacity(48);
+        for (id, outgoing) in batch.iter().enumerate() {
+            member.clear();
+            // Writing to a vector cannot fail.
+            let _ = write!(member, "&PublishBatchRequestEntries.member.{}.", id + 1);
+            self.write_entry(id, &outgoing.event, &member, &mut body);
         }
-        // `build` fails without an id or a message, and both stand here.
-        entry.build().unwrap_or_else(|_| unreachable!("the id and the message are set"))
+        body
+    }
+
+    fn write_entry(&self, id: usize, event: &Sealed, member: &[u8], body: &mut Vec<u8>) {
+        body.extend_from_slice(member);
+        let _ = write!(body, "Id={id}");
+        let mut field = |name: &[u8], value: &str| {
+            body.extend_from_slice(member);
+            body.extend_from_slice(name);
+            encode(value, body);
+        };
+        field(b"Message=", &event.body);
+        if self.fifo {
+            field(b"MessageGroupId=", &group_id(&event.key));
+            field(
+                b"MessageDeduplicationId=",
+                event.event_id.hyphenated().encode_lower(&mut [0; 36]),
+            );
+        }
+        for (at, (name, value)) in (1..).zip(&event.attributes) {
+            let at: u32 = at;
+            body.extend_from_slice(member);
+            let _ = write!(body, "MessageAttributes.entry.{at}.Name={name}");
+            body.extend_from_slice(member);
+            let _ = write!(body, "MessageAttributes.entry.{at}.Value.DataType={}", data_type(name));
+            body.extend_from_slice(member);
+            let _ = write!(body, "MessageAttributes.entry.{at}.Value.StringValue=");
+            encode(value, body);
+        }
+    }
+}
+
+/// Percent-encodes all but letters, digits and `-`, `.`, `_`, `~` (RFC 3986, unreserved).
+fn encode(text: &str, out: &mut Vec<u8>) {
+    const HEX: [u8; 16] = *b"0123456789ABCDEF";
+    let mut rest = text.as_bytes();
+    let plain =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    loop {
+        let as_it_is = rest.iter().position(|byte| !plain(byte)).unwrap_or(rest.len());
+        let (before, from) = rest.split_at(as_it_is);
+        out.extend_from_slice(before);
+        let Some((byte, behind)) = from.split_first() else { return };
+        let digit = |value: u8| HEX[usize::from(value & 15)];
+        out.extend_from_slice(&[b'%', digit(byte >> 4), digit(*byte)]);
+        rest = behind;
     }
 }
 
 impl Publisher for Topic {
     async fn publish(&self, batch: &[&Outgoing]) -> Vec<Outcome> {
-        let entries = batch.iter().enumerate().map(|(id, entry)| self.entry(id, entry)).collect();
         let request = self.client.publish_batch().topic_arn(&self.arn);
-        let answer = match request.set_publish_batch_request_entries(Some(entries)).send().await {
+        let answer = match body::with(self.body(batch), request.send()).await {
             Ok(answer) => answer,
             Err(error) => return refused(batch, &error),
         };
@@ -111,4 +154,47 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     error.message().map_or_else(|| DisplayErrorContext(error).to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::body::tests::{Written, batch};
+    use aws_sdk_sns::types::{MessageAttributeValue, PublishBatchRequestEntry};
+
+    fn entry(id: usize, event: &Sealed) -> PublishBatchRequestEntry {
+        let entry = PublishBatchRequestEntry::builder()
+            .id(id.to_string())
+            .message(&event.body)
+            .message_group_id(group_id(&event.key))
+            .message_deduplication_id(event.event_id.to_string());
+        let set = |entry: aws_sdk_sns::types::builders::PublishBatchRequestEntryBuilder,
+                   (name, value): &(&str, String)| {
+            let value =
+                MessageAttributeValue::builder().data_type(data_type(name)).string_value(value);
+            entry.message_attributes(*name, value.build().unwrap())
+        };
+        event.attributes.iter().fold(entry, set).build().unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_body_is_what_the_sdk_would_write() {
+        let config = crate::publish::aws_config(Some("eu-west-1")).await;
+        let topic = Topic::new(&config, "arn:aws:sns:eu-west-1:1:a.fifo".to_owned());
+        let written = Written::default();
+        let config = aws_sdk_sns::config::Builder::from(&config).interceptor(written.clone());
+        let batch = batch();
+        let entries = batch.iter().enumerate().map(|(id, o)| entry(id, &o.event)).collect();
+        let client = aws_sdk_sns::Client::from_conf(config.build());
+        let request = client.publish_batch().topic_arn(&topic.arn);
+        request.set_publish_batch_request_entries(Some(entries)).send().await.unwrap_err();
+        let theirs = String::from_utf8(std::mem::take(&mut *written.0.lock().unwrap())).unwrap();
+        let ours = String::from_utf8(topic.body(&batch.iter().collect::<Vec<_>>())).unwrap();
+        let parameters = |body: &str| {
+            let mut parameters: Vec<_> = body.split('&').map(str::to_owned).collect();
+            parameters.sort_unstable();
+            parameters
+        };
+        assert_eq!(parameters(&ours), parameters(&theirs));
+    }
 }

@@ -1,12 +1,13 @@
 //! Batches to an SQS queue. The SDK's types never leave this file.
 
+use super::body::{self, OwnBody};
 use super::schedule::BatchLimits;
-use super::{DestinationError, Outcome, Outgoing, Publisher, data_type};
+use super::{DestinationError, Outcome, Outgoing, Publisher, Sealed, data_type};
 use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchError;
-use aws_sdk_sqs::types::{MessageAttributeValue, QueueAttributeName, SendMessageBatchRequestEntry};
+use aws_sdk_sqs::types::QueueAttributeName;
 use envelope::group_id;
-use std::collections::HashMap;
+use std::io::Write as _;
 
 /// A queue's limit when it does not say (SQS quotas); every real queue says.
 const DEFAULT_LIMIT: usize = 262_144;
@@ -26,7 +27,10 @@ impl Queue {
     pub(crate) fn by_url(config: &aws_config::SdkConfig, url: String) -> Self {
         let fifo = url.ends_with(".fifo");
         let limits = BatchLimits { entries: 10, bytes: DEFAULT_LIMIT, claim_check: None };
-        Self { client: aws_sdk_sqs::Client::new(config), name: None, url, fifo, limits }
+        let config = aws_sdk_sqs::config::Builder::from(config)
+            .interceptor(OwnBody { content_type: "application/x-amz-json-1.0" });
+        let client = aws_sdk_sqs::Client::from_conf(config.build());
+        Self { client, name: None, url, fifo, limits }
     }
 
     pub(crate) fn by_arn(config: &aws_config::SdkConfig, arn: &str) -> Self {
@@ -51,33 +55,53 @@ impl Queue {
         Ok(())
     }
 
-    fn entry(&self, id: usize, outgoing: &Outgoing) -> SendMessageBatchRequestEntry {
-        let event = &outgoing.event;
-        let attribute = |(name, value): &(&'static str, String)| {
-            let value =
-                MessageAttributeValue::builder().data_type(data_type(name)).string_value(value);
-            Some(((*name).to_owned(), value.build().ok()?))
-        };
-        let attributes: HashMap<_, _> = event.attributes.iter().filter_map(attribute).collect();
-        let mut entry = SendMessageBatchRequestEntry::builder()
-            .id(id.to_string())
-            .message_body(&event.body)
-            .set_message_attributes(Some(attributes));
-        if self.fifo {
-            entry = entry
-                .message_group_id(group_id(&event.key))
-                .message_deduplication_id(event.event_id.to_string());
+    /// The parameters of `SendMessageBatch` (SQS API reference, AWS JSON protocol 1.0); an
+    /// entry's id is its place in the batch.
+    fn body(&self, batch: &[&Outgoing]) -> Vec<u8> {
+        // A text grows by the backslashes before its quotes.
+        let room = batch.iter().map(|outgoing| outgoing.bytes() * 5 / 4 + 768).sum();
+        let mut body = Vec::with_capacity(room);
+        body.extend_from_slice(b"{\"QueueUrl\":");
+        string(&self.url, &mut body);
+        body.extend_from_slice(b",\"Entries\":[");
+        for (id, outgoing) in batch.iter().enumerate() {
+            let comma = if id == 0 { "" } else { "," };
+            // Writing to a vector cannot fail.
+            let _ = write!(body, "{comma}{{\"Id\":\"{id}\",\"MessageBody\":");
+            self.write_entry(&outgoing.event, &mut body);
         }
-        // `build` fails without an id or a body, and both stand here.
-        entry.build().unwrap_or_else(|_| unreachable!("the id and the body are set"))
+        body.extend_from_slice(b"]}");
+        body
     }
+
+    fn write_entry(&self, event: &Sealed, body: &mut Vec<u8>) {
+        string(&event.body, body);
+        if self.fifo {
+            body.extend_from_slice(b",\"MessageGroupId\":");
+            string(&group_id(&event.key), body);
+            let _ = write!(body, ",\"MessageDeduplicationId\":\"{}\"", event.event_id);
+        }
+        body.extend_from_slice(b",\"MessageAttributes\":{");
+        for (at, (name, value)) in event.attributes.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            let kind = data_type(name);
+            let _ = write!(body, "{comma}\"{name}\":{{\"DataType\":\"{kind}\",\"StringValue\":");
+            string(value, body);
+            body.push(b'}');
+        }
+        body.extend_from_slice(b"}}");
+    }
+}
+
+fn string(text: &str, out: &mut Vec<u8>) {
+    // Neither can a text fail to be one of JSON's, nor writing to a vector.
+    let _ = serde_json::to_writer(out, text);
 }
 
 impl Publisher for Queue {
     async fn publish(&self, batch: &[&Outgoing]) -> Vec<Outcome> {
-        let entries = batch.iter().enumerate().map(|(id, entry)| self.entry(id, entry)).collect();
         let request = self.client.send_message_batch().queue_url(&self.url);
-        let answer = match request.set_entries(Some(entries)).send().await {
+        let answer = match body::with(self.body(batch), request.send()).await {
             Ok(answer) => answer,
             Err(error) => return refused(batch, &error),
         };
@@ -134,4 +158,43 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     error.message().map_or_else(|| DisplayErrorContext(error).to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::body::tests::{Written, batch};
+    use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
+
+    fn entry(id: usize, event: &Sealed) -> SendMessageBatchRequestEntry {
+        let entry = SendMessageBatchRequestEntry::builder()
+            .id(id.to_string())
+            .message_body(&event.body)
+            .message_group_id(group_id(&event.key))
+            .message_deduplication_id(event.event_id.to_string());
+        let set = |entry: aws_sdk_sqs::types::builders::SendMessageBatchRequestEntryBuilder,
+                   (name, value): &(&str, String)| {
+            let value =
+                MessageAttributeValue::builder().data_type(data_type(name)).string_value(value);
+            entry.message_attributes(*name, value.build().unwrap())
+        };
+        event.attributes.iter().fold(entry, set).build().unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_body_is_what_the_sdk_would_write() {
+        let config = crate::publish::aws_config(Some("eu-west-1")).await;
+        let url = "https://sqs.eu-west-1.amazonaws.com/1/a.fifo".to_owned();
+        let queue = Queue::by_url(&config, url);
+        let written = Written::default();
+        let config = aws_sdk_sqs::config::Builder::from(&config).interceptor(written.clone());
+        let batch = batch();
+        let entries = batch.iter().enumerate().map(|(id, o)| entry(id, &o.event)).collect();
+        let client = aws_sdk_sqs::Client::from_conf(config.build());
+        let request = client.send_message_batch().queue_url(&queue.url);
+        request.set_entries(Some(entries)).send().await.unwrap_err();
+        let json = |body: &[u8]| serde_json::from_slice::<serde_json::Value>(body).unwrap();
+        let ours = json(&queue.body(&batch.iter().collect::<Vec<_>>()));
+        assert_eq!(ours, json(&written.0.lock().unwrap()));
+    }
 }

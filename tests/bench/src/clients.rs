@@ -2,6 +2,7 @@
 
 use crate::broker::Broker;
 use crate::canned::Canned;
+use crate::debezium::Debezium;
 use crate::measure::{Cost, peak};
 use crate::sink::Watched;
 use crate::{canned, sdk};
@@ -11,7 +12,7 @@ use pgwire_replication::{Lsn, ReplicationClient, ReplicationConfig, TlsConfig};
 use relay::pipeline::{Setup, run as run_pipeline};
 use relay::publish::{Address, Destination, DestinationId, Null, Publisher, aws_config};
 use relay::route::Routes;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,19 @@ pub(crate) struct Relay {
     /// The topic or queue; without it, the null sink.
     #[arg(long)]
     to: Option<Address>,
+    #[command(flatten)]
+    limits: Limits,
+}
+
+/// The relay's settings, with its own defaults.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Limits {
+    /// How many bytes of events may be on their way.
+    #[arg(long, value_name = "BYTES", default_value_t = 32 << 20)]
+    bytes_in_flight: usize,
+    /// How many requests may be in flight at most.
+    #[arg(long, value_name = "REQUESTS", default_value_t = 512)]
+    requests_in_flight: u32,
 }
 
 pub(crate) async fn run(client: Client) -> Result<()> {
@@ -85,7 +99,7 @@ pub(crate) async fn run(client: Client) -> Result<()> {
 }
 
 async fn relay<P: Publisher>(options: Relay, publisher: P) -> Result<()> {
-    let Relay { slot, peak: print_peak, seen, .. } = options;
+    let Relay { slot, peak: print_peak, seen, limits, .. } = options;
     let publisher = Watched::new(publisher, slot.events, seen.is_some());
     let watch = publisher.watch();
     let setup = Setup {
@@ -97,8 +111,8 @@ async fn relay<P: Publisher>(options: Relay, publisher: P) -> Result<()> {
         numbers: relay::value::Numbers::default(),
         routes: Routes::all_to(DestinationId(0)),
         destinations: vec![publisher.into()],
-        bytes_in_flight: 32 << 20,
-        requests_in_flight: 1..=512,
+        bytes_in_flight: limits.bytes_in_flight,
+        requests_in_flight: 1..=limits.requests_in_flight,
         shutdown_grace: Duration::from_secs(10),
         confirmed_time: Arc::default(),
         pulse: Arc::default(),
@@ -119,21 +133,42 @@ async fn relay<P: Publisher>(options: Relay, publisher: P) -> Result<()> {
     Ok(())
 }
 
-/// The relay as a process of its own, to the null sink or to a topic or queue.
-pub(crate) fn relay_command(
-    url: &str,
-    slot: &str,
-    events: u32,
-    to: Option<(Broker, &Canned)>,
-) -> Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["client", "relay", "--slot", slot, "--url", url]);
-    command.args(["--events", &events.to_string()]);
-    if let Some((broker, canned)) = to {
-        local::ministack::point_at(&mut command, &canned.endpoint);
-        command.args(["--to", &broker.address(&canned.endpoint)]);
+/// Who reads a slot, as a process of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reader<'a> {
+    /// The relay, to the null sink or to a topic or queue.
+    Relay(Option<(Broker, &'a Canned)>, Limits),
+    /// Debezium's engine, which sends nothing.
+    Debezium(&'a Debezium),
+}
+
+impl Reader<'_> {
+    /// It ends after so many events; with `seen` it writes there when each was accepted.
+    pub(crate) fn command(
+        self,
+        url: &str,
+        slot: &str,
+        events: u32,
+        seen: Option<&Path>,
+    ) -> Result<Command> {
+        let (to, limits) = match self {
+            Self::Relay(to, limits) => (to, limits),
+            Self::Debezium(debezium) => return debezium.command(url, slot, events, seen),
+        };
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["client", "relay", "--slot", slot, "--url", url]);
+        command.args(["--events", &events.to_string()]);
+        command.args(["--bytes-in-flight", &limits.bytes_in_flight.to_string()]);
+        command.args(["--requests-in-flight", &limits.requests_in_flight.to_string()]);
+        if let Some((broker, canned)) = to {
+            local::ministack::point_at(&mut command, &canned.endpoint);
+            command.args(["--to", &broker.address(&canned.endpoint)]);
+        }
+        if let Some(seen) = seen {
+            command.arg("--seen").arg(seen);
+        }
+        Ok(command)
     }
-    Ok(command)
 }
 
 /// Counts the rows, as far as this client goes: it hands out bytes, and knows no outbox.

@@ -1,8 +1,6 @@
 //! From commit to the sink, or to the broker's answer, at a steady pace.
 
-use crate::broker::Broker;
-use crate::canned::Canned;
-use crate::clients;
+use crate::clients::Reader;
 use crate::load::{Source, connections};
 use crate::measure::Cost;
 use anyhow::{Context, Result, ensure};
@@ -22,23 +20,22 @@ pub(crate) struct Latency {
     pub(crate) peak: u64,
 }
 
-/// Writes at this pace while the relay reads, and compares each event's arrival with the
+/// Writes at this pace while the reader reads, and compares each event's arrival with the
 /// time that the server gave its commit: at the null sink, or accepted by the broker.
 pub(crate) async fn at(
     source: &Source,
     keys: u32,
     rate: u32,
     seconds: u32,
-    to: Option<(Broker, &Canned)>,
+    reader: Reader<'_>,
 ) -> Result<Latency> {
     source.client.batch_execute("truncate relay.outbox; checkpoint").await?;
     source.make_slot("latency").await?;
     let folder = tempfile::tempdir()?;
     let seen = folder.path().join("seen");
     let events = rate / connections(rate) * connections(rate) * seconds;
-    let mut relay = clients::relay_command(&source.url(), "latency", events, to)?
-        .arg("--seen")
-        .arg(&seen)
+    let mut relay = reader
+        .command(&source.url(), "latency", events, Some(&seen))?
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

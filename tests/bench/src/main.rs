@@ -3,6 +3,7 @@
 mod broker;
 mod canned;
 mod clients;
+mod debezium;
 mod latency;
 mod load;
 mod measure;
@@ -13,6 +14,10 @@ mod sink;
 mod source;
 
 use clap::{Parser, Subcommand};
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How fast the relay is, as a ratio to others in the same run.
 #[derive(Debug, Parser)]

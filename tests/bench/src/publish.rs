@@ -2,13 +2,15 @@
 
 use crate::broker::Broker;
 use crate::canned::Canned;
-use crate::clients::relay_command;
+use crate::clients::{Limits, Reader};
+use crate::debezium::Debezium;
 use crate::latency::{self, Latency};
 use crate::load::{KEYS, Source};
 use crate::measure::Cost;
 use crate::report::{median, mib, microseconds};
 use anyhow::Result;
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,14 +18,14 @@ use std::time::Duration;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// How many rows a backlog has at most; with few keys it has what takes about 3 seconds.
-    #[arg(long, default_value_t = 200_000)]
+    #[arg(long, default_value_t = 120_000)]
     rows: u32,
     /// How often each drain to SNS with 10,000 keys is repeated, in turns with the bare SDK; the
     /// medians are printed. The other drains are done once.
     #[arg(long, default_value_t = 3)]
     turns: usize,
     /// How long each measurement of the latency lasts.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     seconds: u32,
     /// Only the lines whose name matches, such as 'sns 15ms 10000' or 'sqs * 100': a broker
     /// (sns, fifo, sqs), a latency (0ms, 5ms, 15ms, 50ms), a number of keys (10000, 100, 1).
@@ -32,6 +34,22 @@ pub(crate) struct Options {
     /// Leave the latency out.
     #[arg(long)]
     no_latency: bool,
+    /// Debezium's embedded engine too, which counts the events and sends none: the folder with
+    /// its jars (`tests/bench/publish --debezium` sets it up).
+    #[arg(long, value_name = "JARS", requires = "debezium_classes")]
+    debezium_jars: Option<PathBuf>,
+    /// The folder with the compiled debezium/Count.java.
+    #[arg(long, value_name = "FOLDER")]
+    debezium_classes: Option<PathBuf>,
+    #[command(flatten)]
+    limits: Limits,
+}
+
+impl Options {
+    fn debezium(&self) -> Option<Debezium> {
+        let (jars, classes) = self.debezium_jars.clone().zip(self.debezium_classes.clone())?;
+        Some(Debezium { jars, classes })
+    }
 }
 
 /// The latencies of the canned server, in milliseconds.
@@ -119,8 +137,40 @@ pub(crate) async fn run(options: Options) -> Result<()> {
             with_keys(&source, &options, &wanted, &mut lines).await?;
         }
     }
+    let debezium = match options.debezium() {
+        Some(debezium) => Some(beside(&source, &options, &debezium).await?),
+        None => None,
+    };
     print(&lines);
+    if let Some(beside) = debezium {
+        println!("{beside}");
+    }
+    print_last(&lines);
     Ok(())
+}
+
+/// Debezium on the same backlog, once: the first seconds of it are Java's own.
+async fn beside(source: &Source, options: &Options, debezium: &Debezium) -> Result<String> {
+    let reader = Reader::Debezium(debezium);
+    let backlog = Backlog::write(source, KEYS, options.rows).await?;
+    let (cost, _) = backlog.drain(reader).await?;
+    backlog.drop().await?;
+    let rate = f64::from(options.rows) / cost.wall.as_secs_f64();
+    let processor = microseconds(per_event(Some(cost.processor), options.rows));
+    let mut lines = String::new();
+    let (mut at, mut peak) = ([1000, PACE].as_slice(), cost.peak);
+    if options.no_latency {
+        at = &[];
+    }
+    for pace in at {
+        let late = latency::at(source, KEYS, *pace, options.seconds, reader).await?;
+        peak = peak.max(late.peak);
+        let _ = write!(lines, "; at {pace}/s p50 {:.2} ms, p99 {:.2} ms", late.p50, late.p99);
+    }
+    Ok(format!(
+        "\nDebezium with the Outbox Event Router, which sends nothing: {rate:.0} events/s, {processor} µs of processor an event, peak {} MiB{lines}",
+        mib(peak)
+    ))
 }
 
 /// The lines of one number of keys: the null sink first, then line by line.
@@ -137,7 +187,7 @@ async fn with_keys(
     let mut backlog = Backlog::write(source, fast.keys, fast.rows(options.rows)).await?;
     let mut null = Vec::new();
     for _ in 0..options.turns {
-        null.push(backlog.drain(None).await?.0);
+        null.push(backlog.drain(Reader::Relay(None, options.limits)).await?.0);
     }
     let null = per_event(median(null.iter().map(|c| c.processor)), backlog.rows);
     eprintln!("{} keys: null sink: {} µs of processor an event", fast.keys, microseconds(null));
@@ -153,7 +203,8 @@ async fn with_keys(
             let to = Some((case.broker, &canned));
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]
             let pace = PACE.min((line.rate / 2.0) as u32).max(1);
-            let latency = latency::at(source, case.keys, pace, options.seconds, to).await?;
+            let reader = Reader::Relay(to, options.limits);
+            let latency = latency::at(source, case.keys, pace, options.seconds, reader).await?;
             line.peak = line.peak.max(latency.peak);
             line.latency = Some(latency);
         }
@@ -175,7 +226,8 @@ async fn drain(
     let (mut relay, mut sdk) = (Vec::new(), Vec::new());
     let mut requests = 0;
     for _ in 0..if headline { options.turns } else { 1 } {
-        let (cost, sent) = backlog.drain(Some((case.broker, canned))).await?;
+        let to = Some((case.broker, canned));
+        let (cost, sent) = backlog.drain(Reader::Relay(to, options.limits)).await?;
         requests = sent.max(1);
         relay.push(cost);
         sdk.push(bare_sdk(case, canned, backlog.rows).await?);
@@ -231,10 +283,10 @@ impl<'a> Backlog<'a> {
         Ok(Self { source, rows })
     }
 
-    async fn drain(&self, to: Option<(Broker, &Canned)>) -> Result<(Cost, u64)> {
+    async fn drain(&self, reader: Reader<'_>) -> Result<(Cost, u64)> {
         const COPY: &str = "drained";
         self.source.copy_slot(Self::SLOT, COPY).await?;
-        let command = relay_command(&self.source.url(), COPY, self.rows, to)?;
+        let command = reader.command(&self.source.url(), COPY, self.rows, None)?;
         let cost = tokio::task::spawn_blocking(|| Cost::of(command)).await??;
         self.source.drop_slot(COPY).await?;
         Ok(cost)
@@ -278,6 +330,9 @@ fn print(lines: &[Line]) {
     for line in lines {
         println!("{}", line.row());
     }
+}
+
+fn print_last(lines: &[Line]) {
     let sns = |latency| {
         let case = Case { broker: Broker::Sns, latency, keys: KEYS };
         lines.iter().find(|line| line.case == case)

@@ -1,5 +1,6 @@
 //! Draining a slot, in turns; then the latency.
 
+use crate::clients::{Limits, Reader};
 use crate::latency;
 use crate::load::{KEYS, PUBLICATION, Source};
 use crate::measure::{Cost, measure};
@@ -28,6 +29,8 @@ pub(crate) struct Options {
     /// Over the server's unix socket instead of TCP: the relay alone.
     #[arg(long)]
     unix: bool,
+    #[command(flatten)]
+    limits: Limits,
 }
 
 const CLIENTS: [&str; 3] = ["pg_recvlogical", "relay, null sink", "pgwire-replication, counting"];
@@ -47,7 +50,8 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     if !options.no_latency {
         println!("\n| commit to sink, at | reached | p50 ms | p99 ms |\n|--:|--:|--:|--:|");
         for rate in [1000, 5000, 10_000] {
-            let late = latency::at(&source, KEYS, rate, options.seconds, None).await?;
+            let reader = Reader::Relay(None, options.limits);
+            let late = latency::at(&source, KEYS, rate, options.seconds, reader).await?;
             println!(
                 "| {}/s | {:.0}/s | {:.2} | {:.2} |",
                 late.rate, late.reached, late.p50, late.p99

@@ -152,6 +152,14 @@ impl Lane {
         }
     }
 
+    /// Whether fewer keys are ready than all requests that may be in flight have room for, and a
+    /// few more for as long as reading takes.
+    pub(super) fn wants_more(&self) -> bool {
+        const A_FEW: usize = 1000;
+        let soon = self.concurrency.allowed() * self.limits.entries + A_FEW;
+        self.ready.len() < soon || self.halted || self.breaker.is_open()
+    }
+
     pub(super) fn next(&mut self, now: Instant) -> Option<Work> {
         if self.requests >= self.allowed(now) {
             return None;
