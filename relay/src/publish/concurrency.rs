@@ -4,12 +4,13 @@
 //! sockets, AWS, any clock but the `now` that it is handed.
 //!
 //! Two requests that are answered while most of what is allowed is in use let one more go: much
-//! as in TCP's slow start the number grows by up to half with each round (doubled, it would be far
-//! past the mark when that shows), until latency or the destination says that it is enough; from then on it grows by one a round. (Not only the last that was allowed
-//! counts: answers come in bursts, and of a burst one request alone is the last.) A request that
-//! is throttled or fails takes three tenths away, once for all requests that were under way at
-//! that moment. Latency that has grown without need ends the growth: more requests would only
-//! wait for each other, in the destination or for the processor.
+//! as in TCP's slow start the number grows by up to half with each round (doubled, it would be
+//! far past the mark when that shows), until latency or the destination says that it is enough;
+//! from then on it grows by one a round. (Not only the last that was allowed counts: answers come
+//! in bursts, and of a burst one request alone is the last.) A request that is throttled or fails
+//! takes three tenths away, once for all requests that were under way at that moment. Latency
+//! that has grown without need ends the growth: more requests would only wait for each other, in
+//! the destination or for the processor.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};

@@ -97,6 +97,38 @@ fn without_order_the_entries_of_a_key_go_side_by_side() {
     assert_eq!(ordinals(&sent(schedule.next(later)).0).len(), 10);
 }
 
+/// As many entries as it wants, of a key each.
+fn fill(schedule: &mut Schedule, destination: usize) -> u32 {
+    let mut pushed = 0;
+    while schedule.wants_more() && pushed < 100_000 {
+        schedule.push(entry(destination, &pushed.to_string(), pushed, 1));
+        pushed += 1;
+    }
+    pushed
+}
+
+#[test]
+fn no_more_is_read_than_soon_goes_unless_it_may_be_for_another_destination() {
+    let now = Instant::now();
+    // One destination: what its eight requests take, and a thousand.
+    assert_eq!(fill(&mut schedule(Ordering::PerKey), 0), 1080);
+    // One of two has nothing to do: what is behind may be for it.
+    let two = || Schedule::new([lane(Ordering::PerKey), lane(Ordering::PerKey)], 1 << 20);
+    let mut idle = two();
+    assert!(fill(&mut idle, 0) > 1080 && !idle.has_room());
+    // One is down, alone or not: up to the budget.
+    let mut down = schedule(Ordering::PerKey);
+    down.push(entry(0, "a", 0, 1));
+    let (mut batch, ticket) = sent(down.next(now));
+    down.answered(DestinationId(0), ticket, Verdict::Failed { wrong: true }, now, 0.5);
+    down.retry(batch.remove(0), now);
+    assert!(fill(&mut down, 0) > 1080 && !down.has_room());
+    // Keys that wait for their own are no reason to stop: others may be ready.
+    let mut hot = schedule(Ordering::PerKey);
+    (0..3000).for_each(|ordinal| hot.push(entry(0, "hot", ordinal, 1)));
+    assert!(hot.wants_more());
+}
+
 #[test]
 fn what_is_to_go_again_later_does_not_go_before() {
     let now = Instant::now();
