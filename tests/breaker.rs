@@ -110,7 +110,8 @@ async fn a_setting_lets_a_keys_events_share_a_request_and_another_drops_the_orde
         let topic = world.broker.topic("orders");
         world.client().await?.batch_execute(&of_one_key).await?;
         let slow = Fault::Slow(Duration::from_millis(20));
-        world.broker.script(vec![slow; if in_order { 0 } else { 30 }]);
+        // Slow enough for more to have come from Postgres before each answer.
+        world.broker.script(vec![slow; if ordering == "per-key" { 0 } else { 30 }]);
         let mut command = world.relay(&topic);
         command.arg("run").env("RELAY_ORDERING", ordering);
         let _relay = world.start(command)?;

@@ -22,6 +22,7 @@ mod observe;
 mod ordering;
 mod outcomes;
 mod overload;
+mod parked;
 mod partitions;
 mod preconditions;
 mod publications;

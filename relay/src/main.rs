@@ -56,6 +56,9 @@ enum Command {
     /// List, show, redrive or drop the events that could not be sent.
     #[command(subcommand)]
     DeadLetters(commands::dead_letters::Verb),
+    /// List, show, replay or drop the events that projections refused, in READ_MODEL_URL.
+    #[command(subcommand)]
+    Parked(commands::parked::Verb),
     /// Drop the slot, and the publication, when this relay is given up.
     Drop(commands::drop::Arguments),
     /// Print a completion script for a shell.
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
             Command::Check(arguments) => commands::check::run(&config, arguments).await,
             Command::Status => commands::status::run(&config).await,
             Command::DeadLetters(verb) => commands::dead_letters::run(&config, verb).await,
+            Command::Parked(verb) => commands::parked::run(verb).await,
             Command::Drop(arguments) => commands::drop::run(&config, arguments).await,
             Command::Completions { .. } => Ok(true),
         }

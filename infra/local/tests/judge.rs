@@ -70,12 +70,12 @@ async fn the_verdict_is_no_for_each_thing_that_can_be_wrong() {
     // Each is done to a copy of its own; the numbers are the clauses that must fail.
     let cases: &[(&str, &[usize])] = &[
         ("delete from relay.inbox where event_id = (select event_id from relay.inbox limit 1)", &[1, 4]),
-        ("insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id)
-          select 'order_summary', event_id, now(), 'order', 'order_x' from rolled_back limit 1", &[2, 4]),
-        ("insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id)
-          values ('order_summary', gen_random_uuid(), now(), 'order', 'order_x')", &[2, 4]),
-        ("insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version)
-          select 'order_summary', event_id, day + 1, 'order', aggregate_id, aggregate_version from relay.inbox limit 1", &[4]),
+        ("insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id, content)
+          select 'order_summary', event_id, now(), 'order', 'order_x', event_id from rolled_back limit 1", &[2, 4]),
+        ("insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id, content)
+          values ('order_summary', gen_random_uuid(), now(), 'order', 'order_x', gen_random_uuid())", &[2, 4]),
+        ("insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version, content)
+          select 'order_summary', event_id, day + 1, 'order', aggregate_id, aggregate_version, content from relay.inbox limit 1", &[4]),
         ("update relay.inbox set projection = 'other'", &[1]),
         ("delete from order_summary where order_id = (select min(order_id) from orders)", &[3]),
         ("insert into order_summary select 'order_x', customer_id, currency, status, item_count, total, created_at

@@ -12,6 +12,9 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, mpsc};
 
+/// How long an invocation may take.
+const TIME_OUT: Duration = Duration::from_secs(5);
+
 /// The runtime API: hands out invocations in turn and collects what comes back.
 struct RuntimeApi {
     invocations: Mutex<mpsc::Receiver<Value>>,
@@ -23,9 +26,11 @@ async fn next(State(api): State<Arc<RuntimeApi>>) -> (HeaderMap, String) {
         Some(invocation) => invocation,
         None => std::future::pending().await,
     };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let deadline = (now + TIME_OUT).as_millis().to_string();
     let headers = [
         ("lambda-runtime-aws-request-id", "r-1"),
-        ("lambda-runtime-deadline-ms", "4102444800000"),
+        ("lambda-runtime-deadline-ms", deadline.as_str()),
         ("lambda-runtime-invoked-function-arn", "arn:aws:lambda:eu-west-1:000000000000:function:f"),
     ];
     let headers = headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));

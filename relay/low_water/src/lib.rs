@@ -34,13 +34,16 @@ pub fn set(socket: &impl AsFd, bytes: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read as _, Write as _};
-    use std::net::{TcpListener, TcpStream};
+    use std::io::Write as _;
+    use std::net::TcpListener;
+    use tokio::net::TcpStream;
 
-    #[test]
-    fn a_read_that_blocks_waits_for_as_much() {
+    /// Only for who waits for readiness: a blocking read that has taken a part is not woken for
+    /// the rest (Linux's `tcp_data_ready` looks at what is unread alone).
+    #[tokio::test]
+    async fn who_waits_is_woken_for_as_much() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut reader = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        let reader = TcpStream::connect(server.local_addr().unwrap()).await.unwrap();
         let (mut writer, _) = server.accept().unwrap();
         writer.set_nodelay(true).unwrap();
         set(&reader, 1000).unwrap();
@@ -52,11 +55,15 @@ mod tests {
             writer
         });
         let mut buffer = [0; 5000];
-        assert_eq!(reader.read(&mut buffer).unwrap(), 1000);
+        reader.readable().await.unwrap();
+        assert_eq!(reader.try_read(&mut buffer).unwrap(), 1000);
         let mut writer = writing.join().unwrap();
+        // Until the next event the runtime takes the socket for readable.
+        assert!(reader.try_read(&mut buffer).is_err());
         set(&reader, 1).unwrap();
         writer.write_all(b"x").unwrap();
-        assert_eq!(reader.read(&mut buffer).unwrap(), 1);
+        reader.readable().await.unwrap();
+        assert_eq!(reader.try_read(&mut buffer).unwrap(), 1);
     }
 
     #[test]

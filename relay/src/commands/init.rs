@@ -1,6 +1,6 @@
 //! `relay init`: what the relay needs in the database.
 
-use super::{source, with_pass_file};
+use super::{read_model, source};
 use anyhow::{Context, bail};
 use dsn::Dsn;
 use relay::config::Config;
@@ -18,11 +18,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result<bool> {
     if arguments.read_model {
-        let url = std::env::var("READ_MODEL_URL").context(
-            "expected READ_MODEL_URL, the connection string of the read model; found nothing",
-        )?;
-        let dsn: Dsn = url.parse().context("READ_MODEL_URL cannot be used")?;
-        let dsn = with_pass_file(dsn);
+        let dsn = read_model()?;
         let (mut client, _driver) = dsn.connect("relay init").await?;
         apply(&mut client, Side::ReadModel, &dsn).await?;
         return Ok(true);

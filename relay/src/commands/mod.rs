@@ -4,9 +4,12 @@ pub(crate) mod check;
 pub(crate) mod dead_letters;
 pub(crate) mod drop;
 pub(crate) mod init;
+mod moment;
+pub(crate) mod parked;
 pub(crate) mod run;
 pub(crate) mod status;
 
+use anyhow::Context as _;
 use bytesize::ByteSize;
 use dsn::Dsn;
 use relay::config::{Config, Login};
@@ -28,6 +31,15 @@ async fn source(config: &Config) -> anyhow::Result<Dsn> {
         Some(path) => dsn.with_password_file(path.into()),
         None => dsn,
     };
+    Ok(with_pass_file(dsn))
+}
+
+/// The read model, with its password.
+fn read_model() -> anyhow::Result<Dsn> {
+    let url = std::env::var("READ_MODEL_URL").context(
+        "expected READ_MODEL_URL, the connection string of the read model; found nothing",
+    )?;
+    let dsn: Dsn = url.parse().context("READ_MODEL_URL cannot be used")?;
     Ok(with_pass_file(dsn))
 }
 

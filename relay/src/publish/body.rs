@@ -85,18 +85,20 @@ pub(super) mod tests {
     /// A batch of texts that each protocol has to escape.
     pub(in super::super) fn batch() -> Vec<Outgoing> {
         let texts = ["{}", "a b+c&d=e%41~/:", "ü\"\\\n\r\t\u{7f}\u{1f600}", r#"{"a":"\u0001"}"#];
-        let entry = |text: &&str| {
+        let entry = |(n, text): (usize, &&str)| {
+            // One each: the SDK puts several in no order.
+            let attribute = match n % 2 {
+                0 => ("event_type", (*text).to_owned()),
+                _ => (envelope::SIZE_ATTRIBUTE, "17".to_owned()),
+            };
             Outgoing::probe(Sealed {
                 event_id: uuid::Uuid::from_u128(7),
                 event_type: "t".to_owned(),
                 key: (*text).to_owned(),
                 body: (*text).to_owned(),
-                attributes: vec![
-                    ("event_type", (*text).to_owned()),
-                    (envelope::SIZE_ATTRIBUTE, "17".to_owned()),
-                ],
+                attributes: vec![attribute],
             })
         };
-        texts.iter().map(entry).collect()
+        texts.iter().enumerate().map(entry).collect()
     }
 }
