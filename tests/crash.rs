@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tests::broker::Fault;
+use tokio::io::AsyncReadExt as _;
 
 pub(crate) fn sqs(endpoint: &str) -> aws_sdk_sqs::Client {
     let tls = aws_smithy_http_client::tls::Provider::Rustls(
@@ -204,5 +205,48 @@ async fn a_postgres_that_crashes_and_comes_back_is_read_on() -> Result<()> {
         .await;
     // This process knows what it had accepted, and sends none of it again.
     assert_eq!(world.broker.state().accepted.len(), 4);
+    Ok(())
+}
+
+/// A way to the server whose connections are cut after so many bytes of answers, one after the
+/// other; those that come later hold.
+async fn cut_after(server: u16, cuts: Vec<u64>) -> Result<u16> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?.port();
+    tokio::spawn(async move {
+        let mut cuts = cuts.into_iter();
+        while let Ok((client, _)) = listener.accept().await {
+            let most = cuts.next().unwrap_or(u64::MAX);
+            tokio::spawn(async move {
+                let server = tokio::net::TcpStream::connect(("127.0.0.1", server)).await?;
+                let (mut questions, mut to_client) = client.into_split();
+                let (answers, mut to_server) = server.into_split();
+                let mut answers = answers.take(most);
+                // Whichever ends first ends both.
+                tokio::select! {
+                    copied = tokio::io::copy(&mut questions, &mut to_server) => copied,
+                    copied = tokio::io::copy(&mut answers, &mut to_client) => copied,
+                }
+            });
+        }
+    });
+    Ok(port)
+}
+
+#[tokio::test]
+async fn a_connection_that_is_lost_at_any_point_of_the_start_is_made_again() -> Result<()> {
+    let world = World::new().await?;
+    let topic = world.broker.topic("orders.fifo");
+    world.client().await?.execute(INSERT, &[&"o", &1_i64, &"order.created", &"{}"]).await?;
+    let cuts = (1..=16).map(|n| n * 170).collect();
+    let way = cut_after(world.postgres.port(), cuts).await?;
+    let url = world.postgres.url(&world.database);
+    let url = url.replace(&format!(":{}/", world.postgres.port()), &format!(":{way}/"));
+    let mut command = world.relay(&topic);
+    command.arg("run").env("DATABASE_URL", url);
+    let mut relay = world.start(command)?;
+    world.broker.wait("the event", LIMIT, |s| s.accepted.len() == 1).await;
+    assert!(relay.is_running(), "{}", relay.log());
+    assert!(relay.log().contains("trying again"), "{}", relay.log());
     Ok(())
 }
