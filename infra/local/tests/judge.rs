@@ -90,8 +90,8 @@ async fn the_verdict_is_no_for_each_thing_that_can_be_wrong() {
         ("update order_summary set paid_at = now(), cancelled_at = null where order_id = (select min(order_id) from orders)", &[3]),
         // Two events of one order that had their effect the wrong way round.
         ("with a as (delete from relay.inbox where aggregate_id = (select min(order_id) from orders) and aggregate_version = 1 returning *)
-          insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version)
-          select projection, event_id, day, aggregate_type, aggregate_id, aggregate_version from a", &[4]),
+          insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version, content)
+          select projection, event_id, day, aggregate_type, aggregate_id, aggregate_version, content from a", &[4]),
         ("truncate relay.outbox, orders, order_item, rolled_back, relay.inbox, order_summary", &[0]),
     ];
     for (damage, expected) in cases {
