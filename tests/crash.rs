@@ -238,7 +238,7 @@ async fn a_connection_that_is_lost_at_any_point_of_the_start_is_made_again() -> 
     let world = World::new().await?;
     let topic = world.broker.topic("orders.fifo");
     world.client().await?.execute(INSERT, &[&"o", &1_i64, &"order.created", &"{}"]).await?;
-    let cuts = (1..=16).map(|n| n * 170).collect();
+    let cuts = (1..=8).map(|n| n * 330).collect();
     let way = cut_after(world.postgres.port(), cuts).await?;
     let url = world.postgres.url(&world.database);
     let url = url.replace(&format!(":{}/", world.postgres.port()), &format!(":{way}/"));
