@@ -17,6 +17,7 @@ create table relay.inbox (
   aggregate_version bigint,
   sent_at timestamptz,
   processed_at timestamptz not null default clock_timestamp(),
+  content uuid not null,
   primary key (projection, event_id, day)
 ) partition by range (day);
 
@@ -30,6 +31,7 @@ comment on column relay.inbox.aggregate_id is 'Which one.';
 comment on column relay.inbox.aggregate_version is 'Its version after the event, where the author keeps one.';
 comment on column relay.inbox.sent_at is 'When the queue received the message.';
 comment on column relay.inbox.processed_at is 'When the event had its effect.';
+comment on column relay.inbox.content is 'What it said, as a UUIDv5: the same id with another content is refused.';
 
 create table relay.inbox_default partition of relay.inbox default;
 
@@ -53,6 +55,7 @@ create table relay.progress (
   aggregate_type text not null,
   aggregate_id text not null,
   version bigint not null,
+  position text not null default '',
   primary key (projection, aggregate_type, aggregate_id)
 );
 
@@ -60,7 +63,8 @@ comment on table relay.progress is 'How far each projection has come with each a
 comment on column relay.progress.projection is 'The projection.';
 comment on column relay.progress.aggregate_type is 'The kind of thing.';
 comment on column relay.progress.aggregate_id is 'Which one.';
-comment on column relay.progress.version is 'The version of the last event applied to it.';
+comment on column relay.progress.version is 'The version of the last event applied to it; 0 where that had none.';
+comment on column relay.progress.position is 'The position of that event in its stream, where it had one.';
 
 create table relay.parked (
   id bigint generated always as identity primary key,

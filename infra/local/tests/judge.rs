@@ -39,8 +39,8 @@ async fn shop(server: &Postgres) -> (Client, String, Arc<Written>) {
 
 /// What the relay and the function would have done.
 const PROJECT: &str = "
-insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at)
-select 'order_summary', event_id, recorded_at, aggregate_type, aggregate_id, aggregate_version, clock_timestamp()
+insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content)
+select 'order_summary', event_id, recorded_at, aggregate_type, aggregate_id, aggregate_version, clock_timestamp(), event_id
 from relay.outbox order by position;
 insert into order_summary
 select order_id, customer_id, currency, status, coalesce(sum(quantity), 0), coalesce(sum(quantity * unit_price), 0),

@@ -15,6 +15,10 @@ use crate::inbox;
 use crate::record::Record;
 use crate::version::{self, Candidate, Verdict};
 use envelope::Event;
+use std::collections::HashSet;
+use std::time::Duration;
+use time::Date;
+use uuid::Uuid;
 
 /// An event with the record that it came in.
 #[derive(Clone, Copy, Debug)]
@@ -32,12 +36,14 @@ impl<'a> Item<'a> {
 /// Why a transaction was rolled back.
 #[derive(Debug)]
 pub(crate) enum Undone {
-    /// The handler wants the event again.
-    Retry(String),
+    /// The handler wants the event again, maybe not before so long.
+    Retry(String, Option<Duration>),
     /// The handler refuses the event for good.
     Reject(String),
     /// Postgres refused something.
     Db(tokio_postgres::Error),
+    /// The delivery's time was over.
+    OutOfTime,
     /// Another host was faster with an aggregate that had no progress yet.
     Overtaken,
     /// The connection was broken before anything began.
@@ -53,25 +59,40 @@ impl From<tokio_postgres::Error> for Undone {
 impl From<HandlerError> for Undone {
     fn from(error: HandlerError) -> Self {
         match error {
-            HandlerError::Retry(reason) => Self::Retry(reason),
+            HandlerError::Retry(reason) => Self::Retry(reason, None),
+            HandlerError::RetryAfter { after, reason } => Self::Retry(reason, Some(after)),
             HandlerError::Reject(reason) => Self::Reject(reason),
             HandlerError::Database(error) => Self::Db(error),
         }
     }
 }
 
+/// In which manner the items are applied.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Manner<'a> {
+    /// The one item is set aside with this reason instead of handled.
+    pub(crate) park: Option<&'a str>,
+    /// An event that was received so often is set aside where it would go back to the queue.
+    pub(crate) receives: Option<u32>,
+}
+
 /// Applies the items in one transaction: all of what it says happened, or none.
-///
-/// With `park`, the one item is set aside with that reason instead of handled.
 pub(crate) async fn apply<H: Handler>(
     session: &mut Session,
     handler: &H,
     items: &[Item<'_>],
-    park: Option<&str>,
+    manner: Manner<'_>,
 ) -> Result<Vec<Outcome>, Undone> {
+    let pooled = session.is_pooled();
     let (transaction, statements) = session.begin().await.map_err(Undone::NotBegun)?;
     let mut tx = Tx::new(&transaction, statements);
-    match work(&mut tx, handler, items, park).await {
+    let worked = work(&mut tx, handler, items, manner).await;
+    if pooled {
+        // Behind a pooler the next transaction may be another server connection's: what was
+        // prepared is closed while this one is still ours.
+        tx.forget_statements();
+    }
+    match worked {
         Ok(outcomes) => {
             transaction.commit().await?;
             Ok(outcomes)
@@ -90,52 +111,34 @@ async fn work<H: Handler>(
     tx: &mut Tx<'_>,
     handler: &H,
     items: &[Item<'_>],
-    park: Option<&str>,
+    manner: Manner<'_>,
 ) -> Result<Vec<Outcome>, Undone> {
     let (name, mode) = (handler.name(), handler.mode());
     let candidates: Vec<Candidate<'_>> = items.iter().map(Item::candidate).collect();
     let before = version::lock(tx, name, &candidates, mode).await?;
     let mut after = before.clone();
     let verdicts = version::plan(&candidates, &mut after, mode);
-
-    let arrived: Vec<_> = items
-        .iter()
-        .zip(&verdicts)
-        .filter(|(_, verdict)| **verdict == Verdict::Next)
-        .map(|(item, _)| (item.event, item.record.sent_at))
-        .collect();
-    let mut new = inbox::record(tx, name, &arrived).await?;
-    let horizon = match items.iter().any(|item| version::guarded(item.event, mode).is_none()) {
-        true => inbox::horizon(tx).await?,
-        false => None,
-    };
+    let mut news = News::read(tx, name, mode, items, &verdicts).await?;
 
     let mut outcomes = Vec::with_capacity(items.len());
     for (item, verdict) in items.iter().zip(&verdicts) {
-        outcomes.push(match verdict {
-            Verdict::Duplicate => Outcome::Duplicate,
-            Verdict::HeldBack => Outcome::HeldBack,
-            Verdict::Gap { expected } => {
-                warn_of_gap(item, name, *expected);
-                Outcome::Gap
-            }
-            Verdict::Next if !new.remove(&item.event.event_id) => Outcome::Duplicate,
-            Verdict::Next => {
-                let reason =
-                    park.map(str::to_owned).or_else(|| forgotten(item.event, mode, horizon));
-                match reason {
-                    Some(reason) => {
-                        inbox::park(tx, name, item.event, item.record, &reason).await?;
-                        Outcome::Parked
-                    }
-                    None => {
-                        handler.handle(item.event, tx).await?;
-                        tx.ensure_alive().await?;
-                        Outcome::Applied
-                    }
-                }
+        let fate = fate(item, *verdict, &mut news, mode, manner);
+        if let Fate::Park(reason) = &fate {
+            inbox::park(tx, name, item.event, item.record, reason).await?;
+        }
+        outcomes.push(match fate {
+            Fate::Park(_) => Outcome::Parked,
+            Fate::Settled(outcome) => outcome,
+            Fate::Handle => {
+                tx.begin_event(name, item.event);
+                handler.handle(item.event, tx).await?;
+                tx.ensure_alive().await?;
+                Outcome::Applied
             }
         });
+        if let (Outcome::Gap, Verdict::Gap { expected }) = (outcomes[outcomes.len() - 1], verdict) {
+            warn_of_gap(item, name, *expected);
+        }
     }
     match version::advance(tx, name, &before, &after).await? {
         true => Ok(outcomes),
@@ -143,9 +146,90 @@ async fn work<H: Handler>(
     }
 }
 
+/// What the inbox says of the items.
+struct News {
+    /// Those that were not there before and were not handled yet.
+    new: HashSet<Uuid>,
+    /// Those that were, and say something else now: id and content.
+    changed: HashSet<(Uuid, Uuid)>,
+    horizon: Option<Date>,
+}
+
+impl News {
+    /// Records those that versions let through, and compares the others with what is there.
+    async fn read(
+        tx: &mut Tx<'_>,
+        name: &str,
+        mode: Mode,
+        items: &[Item<'_>],
+        verdicts: &[Verdict],
+    ) -> Result<Self, tokio_postgres::Error> {
+        let judged = || items.iter().zip(verdicts);
+        let arrived: Vec<_> = judged()
+            .filter(|(_, verdict)| **verdict == Verdict::Next)
+            .map(|(item, _)| (item.event, item.record.sent_at))
+            .collect();
+        let new = inbox::record(tx, name, &arrived).await?;
+        let mut first = new.clone();
+        let repeated: Vec<&Event> = judged()
+            .filter(|(item, verdict)| match verdict {
+                Verdict::Duplicate | Verdict::Stale => true,
+                // The same event may stand twice in one delivery.
+                Verdict::Next => !first.remove(&item.event.event_id),
+                Verdict::Gap { .. } | Verdict::HeldBack => false,
+            })
+            .map(|(item, _)| item.event)
+            .collect();
+        let changed = inbox::changed(tx, name, &repeated).await?;
+        let horizon = match items.iter().any(|item| version::guarded(item.event, mode).is_none()) {
+            true => inbox::horizon(tx).await?,
+            false => None,
+        };
+        Ok(Self { new, changed, horizon })
+    }
+}
+
+/// What is to be done with an item.
+enum Fate {
+    Handle,
+    Park(String),
+    Settled(Outcome),
+}
+
+fn fate(
+    item: &Item<'_>,
+    verdict: Verdict,
+    news: &mut News,
+    mode: Mode,
+    manner: Manner<'_>,
+) -> Fate {
+    let id = item.event.event_id;
+    let changed =
+        !news.changed.is_empty() && news.changed.contains(&(id, inbox::content(item.event)));
+    match verdict {
+        Verdict::HeldBack => Fate::Settled(Outcome::HeldBack),
+        _ if changed => Fate::Park(
+            "expected what came under this event_id before, found another content; two events must not share an id".to_owned(),
+        ),
+        Verdict::Duplicate => Fate::Settled(Outcome::Duplicate),
+        Verdict::Stale => Fate::Settled(Outcome::Stale),
+        Verdict::Gap { expected } if manner.receives.is_some_and(|most| item.record.receive_count >= most) => Fate::Park(format!(
+            "expected version {expected} of the aggregate before it, and did not get it in {} deliveries",
+            item.record.receive_count
+        )),
+        Verdict::Gap { .. } => Fate::Settled(Outcome::Gap),
+        Verdict::Next if !news.new.remove(&id) => Fate::Settled(Outcome::Duplicate),
+        Verdict::Next => {
+            let reason = manner.park.map(str::to_owned);
+            let reason = reason.or_else(|| forgotten(item.event, mode, news.horizon));
+            reason.map_or(Fate::Handle, Fate::Park)
+        }
+    }
+}
+
 /// Why an event whose day the inbox has forgotten is not applied: it cannot be
 /// told from a redelivery. Versions tell, so guarded events of any age may come.
-fn forgotten(event: &Event, mode: Mode, horizon: Option<time::Date>) -> Option<String> {
+fn forgotten(event: &Event, mode: Mode, horizon: Option<Date>) -> Option<String> {
     let horizon = horizon.filter(|_| version::guarded(event, mode).is_none())?;
     let day = inbox::day(event);
     (day < horizon).then(|| {

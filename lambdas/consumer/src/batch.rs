@@ -4,6 +4,8 @@
 //! Must not know: the database, versions, handlers.
 
 use crate::record::{Content, Record};
+use std::collections::HashMap;
+use std::time::Duration;
 
 /// What became of one record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -14,6 +16,8 @@ pub enum Outcome {
     Duplicate,
     /// The handler refused it for good; it stands in `relay.parked`.
     Parked,
+    /// A later event of its aggregate had its effect before, and the last write wins.
+    Stale,
     /// There was nothing to do: a probe.
     Skipped,
     /// An earlier version of its aggregate is missing.
@@ -29,7 +33,7 @@ impl Outcome {
     #[must_use]
     pub fn is_done(self) -> bool {
         match self {
-            Self::Applied | Self::Duplicate | Self::Parked | Self::Skipped => true,
+            Self::Applied | Self::Duplicate | Self::Parked | Self::Stale | Self::Skipped => true,
             Self::Gap | Self::Failed | Self::HeldBack => false,
         }
     }
@@ -40,12 +44,14 @@ impl Outcome {
 pub(crate) struct Batch {
     records: Vec<Record>,
     outcomes: Vec<Option<Outcome>>,
+    delays: HashMap<usize, Duration>,
 }
 
 impl Batch {
     /// Takes the records, and settles those that need no database.
     pub(crate) fn new(records: Vec<Record>) -> Self {
-        let mut batch = Self { outcomes: vec![None; records.len()], records };
+        let mut batch =
+            Self { outcomes: vec![None; records.len()], records, delays: HashMap::new() };
         for at in 0..batch.records.len() {
             if !batch.is_open(at) {
                 continue;
@@ -92,6 +98,11 @@ impl Batch {
         }
     }
 
+    /// The record is not to be delivered again before so long.
+    pub(crate) fn delay(&mut self, at: usize, after: Duration) {
+        self.delays.insert(at, after);
+    }
+
     /// Ends the delivery: what is still open goes back to the queue.
     pub(crate) fn finish(mut self) -> Report {
         for at in self.open() {
@@ -102,6 +113,7 @@ impl Batch {
             outcomes: records
                 .map(|(record, outcome)| (record.message_id, outcome.unwrap_or(Outcome::Failed)))
                 .collect(),
+            delays: self.delays,
         }
     }
 }
@@ -111,6 +123,8 @@ impl Batch {
 pub struct Report {
     /// Each record's message id and what became of it, in the queue's order.
     pub outcomes: Vec<(Option<String>, Outcome)>,
+    /// How long the queue is to keep back those, by their place, that the handler asked that of.
+    pub delays: HashMap<usize, Duration>,
 }
 
 impl Report {

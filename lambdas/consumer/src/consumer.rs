@@ -3,7 +3,7 @@
 //! Knows: when a batch is taken one by one, what is tried again at once, when a
 //! connection is made anew. Must not know: the queue's API, SQL.
 
-use crate::apply::{Item, Undone, apply};
+use crate::apply::{Item, Manner, Undone, apply};
 use crate::batch::{Batch, Outcome, Report};
 use crate::database::Database;
 use crate::error::{Error, chain, describe, is_contention, is_lost};
@@ -11,23 +11,57 @@ use crate::handler::Handler;
 use crate::record::{Content, Record};
 use crate::version::sort_within_aggregates;
 use dsn::Dsn;
+use std::future::Future;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// How often one event is tried in one delivery when others are in its way.
 const TRIES: u32 = 5;
+
+/// The first pause between two tries to reach the read model, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How one event came out.
+enum End {
+    /// So, and it is not to come again before so long.
+    Came(Outcome, Option<Duration>),
+    /// There was no time left for it.
+    OutOfTime,
+}
 
 /// A handler with the read model that it writes to.
 #[derive(Debug)]
 pub struct Consumer<H> {
     handler: H,
     database: Database,
+    /// An event that was received so often is parked where it would go back to the queue.
+    park_after: Option<u32>,
 }
 
 impl<H: Handler> Consumer<H> {
     /// Puts the two together; connects with the first delivery.
     #[must_use]
     pub fn new(handler: H, read_model: &Dsn) -> Self {
-        Self { handler, database: Database::new(read_model.clone()) }
+        Self { handler, database: Database::new(read_model.clone()), park_after: None }
+    }
+
+    /// Parks an event that fails or waits for earlier versions when it was received so often,
+    /// instead of sending it back: take the queue's `maxReceiveCount`, and what would go to its
+    /// dead-letter queue without a word stands in `relay.parked` with its reason. A database that
+    /// is down never counts. A body that is no event still goes to the dead-letter queue.
+    #[must_use]
+    pub fn park_after(mut self, receives: u32) -> Self {
+        self.park_after = Some(receives.max(1));
+        self
+    }
+
+    /// Takes it that a transaction-pooling proxy (pgbouncer, RDS Proxy) stands before the read
+    /// model: statements are then prepared in each transaction anew.
+    #[must_use]
+    pub fn through_a_pool(mut self) -> Self {
+        self.database.through_a_pool();
+        self
     }
 
     /// Connects now rather than with the first delivery.
@@ -43,15 +77,30 @@ impl<H: Handler> Consumer<H> {
     /// # Errors
     /// When nothing could be done for want of the database: every record goes back to the queue.
     pub async fn deliver(&mut self, records: Vec<Record>) -> Result<Report, Error> {
+        self.deliver_until(records, None).await
+    }
+
+    /// The same with an end: what cannot be done by then goes back to the queue, not half done.
+    ///
+    /// While there is time the read model is waited for: what is not received again meanwhile
+    /// does not move towards the dead-letter queue.
+    ///
+    /// # Errors
+    /// When nothing could be done for want of the database: every record goes back to the queue.
+    pub async fn deliver_until(
+        &mut self,
+        records: Vec<Record>,
+        deadline: Option<Instant>,
+    ) -> Result<Report, Error> {
         let began = Instant::now();
         let mut batch = Batch::new(records);
         self.log_malformed(&batch);
         let open = batch.open();
         if !open.is_empty() {
             // Proves that the database can be reached; from here on each record has an end of its own.
-            self.database.session(self.handler.name()).await?;
-            if open.len() == 1 || !self.together(&mut batch, &open).await {
-                self.one_by_one(&mut batch, &open).await?;
+            self.reach(deadline).await?;
+            if open.len() == 1 || !self.together(&mut batch, &open, half_way(deadline)).await {
+                self.one_by_one(&mut batch, &open, deadline).await?;
             }
         }
         let report = batch.finish();
@@ -61,6 +110,7 @@ impl<H: Handler> Consumer<H> {
             applied = report.count(Outcome::Applied),
             duplicates = report.count(Outcome::Duplicate),
             parked = report.count(Outcome::Parked),
+            stale = report.count(Outcome::Stale),
             gaps = report.count(Outcome::Gap),
             failed = report.count(Outcome::Failed),
             held_back = report.count(Outcome::HeldBack),
@@ -69,8 +119,30 @@ impl<H: Handler> Consumer<H> {
         Ok(report)
     }
 
+    /// Connects, and tries again while there is time for it.
+    async fn reach(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let Err(error) = self.database.session(self.handler.name()).await else {
+                return Ok(());
+            };
+            let again = Instant::now() + pause;
+            if !error.may_pass() || deadline.is_none_or(|deadline| again >= deadline) {
+                return Err(error);
+            }
+            tracing::warn!(error = chain(&error), "the read model is waited for");
+            tokio::time::sleep_until(again).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
     /// The whole batch in one transaction; false if it was rolled back.
-    async fn together(&mut self, batch: &mut Batch, open: &[usize]) -> bool {
+    async fn together(
+        &mut self,
+        batch: &mut Batch,
+        open: &[usize],
+        deadline: Option<Instant>,
+    ) -> bool {
         let mode = self.handler.mode();
         let mut order = open.to_vec();
         let result = {
@@ -79,8 +151,11 @@ impl<H: Handler> Consumer<H> {
             sort_within_aggregates(&mut items, |(_, item)| item.candidate(), mode);
             order = items.iter().map(|(at, _)| *at).collect();
             let items: Vec<Item<'_>> = items.into_iter().map(|(_, item)| item).collect();
+            let manner = Manner { park: None, receives: self.park_after };
             match self.database.session(self.handler.name()).await {
-                Ok(session) => apply(session, &self.handler, &items, None).await,
+                Ok(session) => {
+                    before(deadline, apply(session, &self.handler, &items, manner)).await
+                }
                 Err(error) => Err(Undone::NotBegun(error)),
             }
         };
@@ -103,7 +178,12 @@ impl<H: Handler> Consumer<H> {
     }
 
     /// Each event in a transaction of its own.
-    async fn one_by_one(&mut self, batch: &mut Batch, open: &[usize]) -> Result<(), Error> {
+    async fn one_by_one(
+        &mut self,
+        batch: &mut Batch,
+        open: &[usize],
+        deadline: Option<Instant>,
+    ) -> Result<(), Error> {
         let mode = self.handler.mode();
         let mut items: Vec<_> =
             open.iter().filter_map(|at| item(batch, *at).map(|item| (*at, item))).collect();
@@ -115,10 +195,19 @@ impl<H: Handler> Consumer<H> {
                 continue;
             }
             let Some(one) = item(batch, at) else { continue };
-            match self.one(one).await {
-                Ok(outcome) => {
+            match self.one(one, deadline).await {
+                Ok(End::OutOfTime) => {
+                    tracing::warn!(
+                        "the time is over: the rest of the batch goes back to the queue"
+                    );
+                    return Ok(());
+                }
+                Ok(End::Came(outcome, delay)) => {
                     done_any = true;
                     batch.settle(at, outcome);
+                    if let Some(delay) = delay {
+                        batch.delay(at, delay);
+                    }
                 }
                 Err(error) if done_any => {
                     // Those that are done need not come again; the rest does.
@@ -136,53 +225,63 @@ impl<H: Handler> Consumer<H> {
 
     /// One event: again at once where another transaction or a broken
     /// connection was in the way, parked where the handler refuses it.
-    async fn one(&mut self, item: Item<'_>) -> Result<Outcome, Error> {
+    async fn one(&mut self, item: Item<'_>, deadline: Option<Instant>) -> Result<End, Error> {
         let mut park: Option<String> = None;
         let mut tries = 0;
         loop {
             tries += 1;
             let session = self.database.session(self.handler.name()).await?;
-            let undone = match apply(session, &self.handler, &[item], park.as_deref()).await {
+            let manner = Manner { park: park.as_deref(), receives: self.park_after };
+            let applied = before(deadline, apply(session, &self.handler, &[item], manner)).await;
+            let undone = match applied {
                 Ok(outcomes) => {
                     let outcome = outcomes.first().copied().unwrap_or(Outcome::Failed);
                     if outcome == Outcome::Parked {
                         self.log(item, "parked: see relay.parked for the event and the reason");
                     }
-                    return Ok(outcome);
+                    return Ok(End::Came(outcome, None));
                 }
                 Err(undone) => undone,
             };
             self.clear_up(&undone);
             let again = tries < TRIES;
-            match undone {
-                Undone::Reject(reason) if park.is_none() => park = Some(reason),
-                Undone::Overtaken if again => {}
-                Undone::Db(error) if again && (is_contention(&error) || is_lost(&error)) => {}
-                Undone::NotBegun(_) if again => {}
+            let (reason, delay) = match undone {
+                Undone::OutOfTime => return Ok(End::OutOfTime),
+                Undone::Reject(reason) if park.is_none() => {
+                    park = Some(reason);
+                    continue;
+                }
+                Undone::Overtaken if again => continue,
+                Undone::Db(error) if again && (is_contention(&error) || is_lost(&error)) => {
+                    continue;
+                }
+                Undone::NotBegun(_) if again => continue,
                 Undone::NotBegun(error) => return Err(error),
-                Undone::Retry(reason) | Undone::Reject(reason) => {
-                    self.log(item, &format!("to be retried: {reason}"));
-                    return Ok(Outcome::Failed);
-                }
-                Undone::Db(error) => {
-                    self.log(item, &format!("to be retried: {}", describe(&error)));
-                    return Ok(Outcome::Failed);
-                }
-                Undone::Overtaken => {
-                    self.log(item, "to be retried: other hosts are working on its aggregate");
-                    return Ok(Outcome::Failed);
-                }
+                Undone::Db(error) if is_lost(&error) => return Err(Error::Lost(error)),
+                Undone::Retry(reason, delay) => (reason, delay),
+                Undone::Reject(reason) => (reason, None),
+                Undone::Db(error) => (describe(&error), None),
+                Undone::Overtaken => ("other hosts are working on its aggregate".to_owned(), None),
+            };
+            let received = item.record.receive_count;
+            if park.is_none() && self.park_after.is_some_and(|most| received >= most) {
+                park = Some(format!("failed in {received} deliveries, the last time: {reason}"));
+                tries = 0;
+                continue;
             }
+            self.log(item, &format!("to be retried: {reason}"));
+            return Ok(End::Came(Outcome::Failed, delay));
         }
     }
 
     /// Makes the connection usable again after a rollback, or gives it up.
     fn clear_up(&mut self, undone: &Undone) {
         match undone {
-            Undone::NotBegun(_) => self.database.discard(),
+            // What was cut off may still be at work on the server's side of the connection.
+            Undone::NotBegun(_) | Undone::OutOfTime => self.database.discard(),
             Undone::Db(error) if is_lost(error) => self.database.discard(),
             Undone::Db(_) => self.database.forget_statements(),
-            Undone::Retry(_) | Undone::Reject(_) | Undone::Overtaken => {}
+            Undone::Retry(..) | Undone::Reject(_) | Undone::Overtaken => {}
         }
     }
 
@@ -211,6 +310,26 @@ impl<H: Handler> Consumer<H> {
                 );
             }
         }
+    }
+}
+
+/// Half of the time is for the batch as a whole, the rest for its events one by one.
+fn half_way(deadline: Option<Instant>) -> Option<Instant> {
+    let now = Instant::now();
+    deadline.map(|deadline| now + deadline.saturating_duration_since(now) / 2)
+}
+
+/// Rolls back what is not done by the deadline.
+async fn before<T>(
+    deadline: Option<Instant>,
+    work: impl Future<Output = Result<T, Undone>>,
+) -> Result<T, Undone> {
+    match deadline {
+        None => work.await,
+        Some(deadline) => match tokio::time::timeout_at(deadline, work).await {
+            Ok(done) => done,
+            Err(_) => Err(Undone::OutOfTime),
+        },
     }
 }
 

@@ -15,6 +15,10 @@ use tokio_postgres::{Client, Transaction};
 /// A connection that a frozen function has slept through may be dead without a word.
 const BEGIN_LIMIT: Duration = Duration::from_secs(5);
 
+/// A connection that is given up in the middle of a statement ends it, and with it the locks that
+/// the next one would wait for. Not every server's system can.
+const END_WITH_US: &str = "set client_connection_check_interval = '500ms'";
+
 /// How often the inbox's partitions are seen to.
 const UPKEEP: Duration = Duration::from_hours(24);
 
@@ -22,6 +26,8 @@ const UPKEEP: Duration = Duration::from_hours(24);
 pub(crate) struct Database {
     dsn: Dsn,
     session: Option<Session>,
+    /// Whether a pooler stands between, which hands out a server connection for each transaction.
+    pooled: bool,
     /// When the inbox was last seen to; failures count, they are tried again a day later.
     kept_up: Option<Instant>,
 }
@@ -31,13 +37,19 @@ pub(crate) struct Session {
     client: Client,
     statements: Statements,
     driver: JoinHandle<()>,
+    pooled: bool,
 }
 
 impl Database {
     /// Knows where the read model is; connects with the first delivery.
     #[must_use]
     pub(crate) fn new(dsn: Dsn) -> Self {
-        Self { dsn, session: None, kept_up: None }
+        Self { dsn, session: None, pooled: false, kept_up: None }
+    }
+
+    /// Takes it that a transaction-pooling proxy stands between.
+    pub(crate) fn through_a_pool(&mut self) {
+        self.pooled = true;
     }
 
     /// Connects now rather than with the first delivery.
@@ -50,13 +62,13 @@ impl Database {
 
     /// The connection; made anew when there is none or it is known to be broken.
     pub(crate) async fn session(&mut self, application_name: &str) -> Result<&mut Session, Error> {
-        let session = match self.session.take().filter(|s| !s.client.is_closed()) {
+        let mut session = match self.session.take().filter(|s| !s.client.is_closed()) {
             Some(session) => session,
             None => self.open(application_name).await?,
         };
         if self.kept_up.is_none_or(|at| at.elapsed() >= UPKEEP) {
             self.kept_up = Some(Instant::now());
-            maintain(&session.client).await;
+            maintain(&mut session.client).await;
         }
         Ok(self.session.insert(session))
     }
@@ -64,7 +76,13 @@ impl Database {
     async fn open(&self, application_name: &str) -> Result<Session, Error> {
         let (client, driver) = self.dsn.connect(application_name).await?;
         tracing::debug!(read_model = %self.dsn, "connected");
-        let session = Session { client, statements: Statements::default(), driver };
+        let session =
+            Session { client, statements: Statements::default(), driver, pooled: self.pooled };
+        if !self.pooled
+            && let Err(error) = session.client.batch_execute(END_WITH_US).await
+        {
+            tracing::debug!(%error, "the server does not look whether its clients are there");
+        }
         session
             .client
             .batch_execute("select from relay.inbox, relay.progress, relay.parked, relay.inbox_horizon limit 0")
@@ -93,6 +111,11 @@ impl Database {
 }
 
 impl Session {
+    /// Whether each transaction may have another server connection.
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.pooled
+    }
+
     /// Begins a transaction.
     ///
     /// # Errors
@@ -113,8 +136,15 @@ impl Drop for Session {
     }
 }
 
-async fn maintain(client: &Client) {
-    match client.query("select relay.maintain_inbox()", &[]).await {
+async fn maintain(client: &mut Client) {
+    // In a transaction, so that a pooler keeps to one server connection.
+    let maintained = async {
+        let transaction = client.transaction().await?;
+        let rows = transaction.query("select relay.maintain_inbox()", &[]).await?;
+        transaction.commit().await?;
+        Ok(rows)
+    };
+    match maintained.await {
         Ok(rows) => {
             for row in rows {
                 let done: &str = row.get(0);
@@ -122,6 +152,7 @@ async fn maintain(client: &Client) {
             }
         }
         Err(error) => {
+            let error: tokio_postgres::Error = error;
             let error = error::describe(&error);
             tracing::warn!(
                 error,

@@ -33,6 +33,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it may pass by itself.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable(error) => !error.is_configuration(),
+            Self::Lost(_) | Self::Silent { .. } => true,
+            Self::NotInitialised(_) | Self::NoMessageId => false,
+        }
+    }
+
     /// A stable name of the kind of error, for metrics and alarms.
     #[must_use]
     pub fn kind(&self) -> &'static str {

@@ -3,10 +3,12 @@
 //! Knows: the [`Handler`] seam, the transaction that a handler works in.
 //! Must not know: queues, batches, the inbox.
 
+use crate::emit::Cause;
 use crate::statements::Statements;
 use envelope::Event;
 use std::fmt;
 use std::future::Future;
+use std::time::Duration;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Transaction};
 
@@ -51,6 +53,13 @@ pub enum Mode {
     /// missing. An event without a version is taken as in [`Mode::Once`].
     #[default]
     Versioned,
+    /// The last write wins: an event is applied if its aggregate's version, then its position in
+    /// the stream, is higher than that of every event applied before; an older one is stale and
+    /// has no effect. For handlers that write an aggregate's whole state, or its deletion, from
+    /// each event. The mark of the last event stays when the handler deletes its row, so a late
+    /// older event does not raise the dead. An event with neither version nor position is taken
+    /// as in [`Mode::Once`].
+    Latest,
 }
 
 /// Why an event did not have its effect.
@@ -60,6 +69,15 @@ pub enum HandlerError {
     /// Not now: the event goes back to the queue.
     #[error("to be tried again: {0}")]
     Retry(String),
+    /// Not before so long: as [`HandlerError::Retry`], and a host that can tell the queue so does
+    /// (`host::poll`). Lambda's event source mapping knows no delay of single messages.
+    #[error("to be tried again after {after:?}: {reason}")]
+    RetryAfter {
+        /// How long; SQS knows 12 hours at most.
+        after: Duration,
+        /// Why.
+        reason: String,
+    },
     /// Never: the event is parked in `relay.parked` with this reason, and counts as done.
     #[error("refused: {0}")]
     Reject(String),
@@ -84,11 +102,13 @@ pub struct Tx<'a> {
     statements: &'a mut Statements,
     /// Postgres refused something: the transaction may be dead although the handler says all is well.
     suspect: bool,
+    /// What is being handled, for the events that the handler emits.
+    pub(crate) cause: Option<Cause>,
 }
 
 impl<'a> Tx<'a> {
     pub(crate) fn new(transaction: &'a Transaction<'a>, statements: &'a mut Statements) -> Self {
-        Self { transaction, statements, suspect: false }
+        Self { transaction, statements, suspect: false, cause: None }
     }
 
     /// Runs a statement and returns how many rows it touched.
@@ -135,6 +155,15 @@ impl<'a> Tx<'a> {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Option<Row>, tokio_postgres::Error> {
         Ok(self.query(sql, parameters).await?.into_iter().next())
+    }
+
+    /// The next statements are for this event.
+    pub(crate) fn begin_event(&mut self, projection: &str, event: &Event) {
+        self.cause = Some(Cause::new(projection, event));
+    }
+
+    pub(crate) fn forget_statements(&mut self) {
+        self.statements.clear();
     }
 
     /// Fails if a statement before has left the transaction aborted.

@@ -40,22 +40,66 @@ pub(crate) async fn record(
     let versions: Vec<Option<i64>> =
         arrived.iter().map(|(event, _)| event.aggregate_version).collect();
     let sent: Vec<Option<OffsetDateTime>> = arrived.iter().map(|(_, sent_at)| *sent_at).collect();
+    let contents: Vec<Uuid> = arrived.iter().map(|(event, _)| content(event)).collect();
     // Ordered by arrival: the identity column counts in the order of application.
     let rows = tx
         .query(
             "insert into relay.inbox
-               (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at)
-             select $1, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at
-             from unnest($2::uuid[], $3::date[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[])
+               (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content)
+             select $1, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content
+             from unnest($2::uuid[], $3::date[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[], $8::uuid[])
                with ordinality as arrived
-                 (event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, place)
+                 (event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content, place)
              order by place
              on conflict do nothing
              returning event_id",
-            &[&projection, &ids, &days, &types, &keys, &versions, &sent],
+            &[&projection, &ids, &days, &types, &keys, &versions, &sent, &contents],
         )
         .await?;
     Ok(rows.into_iter().map(|row| row.get(0)).collect())
+}
+
+/// What an event says, in 16 bytes: the same for each delivery of it.
+///
+/// Neither its position nor its metadata are part of it: an event that is published anew, from
+/// the outbox or from a replay, is the same event.
+pub(crate) fn content(event: &Event) -> Uuid {
+    let version = event.aggregate_version.map(|version| version.to_string()).unwrap_or_default();
+    let parts = [
+        event.event_type.as_str(),
+        event.event_version.as_str(),
+        event.aggregate_type.as_str(),
+        event.aggregate_id.as_str(),
+        version.as_str(),
+        event.data.get(),
+    ];
+    // NUL cannot stand in any of the first five.
+    Uuid::new_v5(&event.event_id, parts.join("\0").as_bytes())
+}
+
+/// Of events that were there before, those that say something else now: id and content.
+pub(crate) async fn changed(
+    tx: &mut Tx<'_>,
+    projection: &str,
+    repeated: &[&Event],
+) -> Result<HashSet<(Uuid, Uuid)>, tokio_postgres::Error> {
+    if repeated.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let ids: Vec<Uuid> = repeated.iter().map(|event| event.event_id).collect();
+    let days: Vec<Date> = repeated.iter().map(|event| day(event)).collect();
+    let contents: Vec<Uuid> = repeated.iter().map(|event| content(event)).collect();
+    let rows = tx
+        .query(
+            "select i.event_id, repeated.content
+             from unnest($2::uuid[], $3::date[], $4::uuid[]) as repeated (event_id, day, content)
+             join relay.inbox as i
+               on i.projection = $1 and i.event_id = repeated.event_id and i.day = repeated.day
+             where i.content <> repeated.content",
+            &[&projection, &ids, &days, &contents],
+        )
+        .await?;
+    Ok(rows.into_iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// The first day that the inbox remembers.

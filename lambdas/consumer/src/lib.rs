@@ -55,6 +55,9 @@
 //! | [`HandlerError::Reject`] | is parked in `relay.parked` with the reason, and counts as done |
 //! | finds it in the inbox, or its version applied | is a duplicate: nothing happens |
 //! | finds earlier versions missing ([`Mode::Versioned`]) | goes back to the queue, with a warning |
+//! | [`HandlerError::RetryAfter`] | as `Retry`, after a while where the host can tell the queue |
+//! | finds that a later one was applied ([`Mode::Latest`]) | is stale: nothing happens |
+//! | finds another content under an id that it knows | is parked: two events must not share an id |
 //! | finds that the body is no event | goes back to the queue, and so to the dead-letter queue |
 //!
 //! A batch is one transaction when all is well. On an error it is rolled back
@@ -75,6 +78,7 @@ mod apply;
 mod batch;
 mod consumer;
 mod database;
+mod emit;
 mod error;
 mod inbox;
 mod record;
@@ -84,6 +88,7 @@ pub mod host;
 
 pub use crate::consumer::Consumer;
 pub use batch::{Outcome, Report};
+pub use emit::NewEvent;
 pub use envelope::{Event, Position};
 pub use error::Error;
 pub use handler::{Handler, HandlerError, Mode, Tx};

@@ -6,14 +6,24 @@
 //! waits behind a gap).
 
 use crate::handler::{Mode, Tx};
-use envelope::Event;
+use envelope::{Event, Position};
 use std::collections::{BTreeMap, HashSet};
+use tokio_postgres::Row;
 
 /// Aggregate type and id.
 pub(crate) type Key = (String, String);
 
-/// The last applied version of each aggregate; one that is not there is at 0.
-pub(crate) type Progress = BTreeMap<Key, i64>;
+/// Where an aggregate stands: by its version, then by the position of the event.
+///
+/// The guard of [`Mode::Versioned`] looks at the version alone.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Mark {
+    pub(crate) version: i64,
+    pub(crate) position: Position,
+}
+
+/// The mark of the last event applied to each aggregate; one that is not there has none yet.
+pub(crate) type Progress = BTreeMap<Key, Mark>;
 
 /// An event to apply, as the guard sees it.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +39,8 @@ pub(crate) enum Verdict {
     Next,
     /// Its version was applied before.
     Duplicate,
+    /// A later one was applied before, and the last write wins.
+    Stale,
     /// Versions before it are missing; this one was expected.
     Gap { expected: i64 },
     /// A gap stands before it in its FIFO group.
@@ -39,11 +51,13 @@ pub(crate) fn key(event: &Event) -> Key {
     (event.aggregate_type.clone(), event.aggregate_id.clone())
 }
 
-/// The version that guards the event, if any does.
-pub(crate) fn guarded(event: &Event, mode: Mode) -> Option<i64> {
-    match mode {
-        Mode::Once => None,
-        Mode::Versioned => event.aggregate_version,
+/// The mark that guards the event, if any does.
+pub(crate) fn guarded(event: &Event, mode: Mode) -> Option<Mark> {
+    let position = event.position.unwrap_or_default();
+    match (mode, event.aggregate_version) {
+        (Mode::Once, _) | (Mode::Versioned, None) => None,
+        (Mode::Versioned | Mode::Latest, Some(version)) => Some(Mark { version, position }),
+        (Mode::Latest, None) => event.position.map(|position| Mark { version: 0, position }),
     }
 }
 
@@ -59,22 +73,42 @@ pub(crate) fn plan<'a>(
         if candidate.group.is_some_and(|group| stopped.contains(group)) {
             return Verdict::HeldBack;
         }
-        let Some(version) = guarded(candidate.event, mode) else {
+        let Some(mark) = guarded(candidate.event, mode) else {
             return Verdict::Next;
         };
         let key = key(candidate.event);
-        let last = progress.get(&key).copied().unwrap_or(0);
-        if version <= last {
-            Verdict::Duplicate
-        } else if version - 1 == last {
-            progress.insert(key, version);
-            Verdict::Next
-        } else {
-            stopped.extend(candidate.group);
-            Verdict::Gap { expected: last + 1 }
+        let last = progress.get(&key).copied();
+        let verdict = match mode {
+            Mode::Latest => latest(mark, last),
+            Mode::Once | Mode::Versioned => next_in_line(mark.version, last),
+        };
+        match verdict {
+            Verdict::Next => drop(progress.insert(key, mark)),
+            Verdict::Gap { .. } => stopped.extend(candidate.group),
+            Verdict::Duplicate | Verdict::Stale | Verdict::HeldBack => {}
         }
+        verdict
     };
     candidates.iter().map(&mut judge).collect()
+}
+
+fn latest(mark: Mark, last: Option<Mark>) -> Verdict {
+    match last {
+        Some(last) if mark == last => Verdict::Duplicate,
+        Some(last) if mark < last => Verdict::Stale,
+        Some(_) | None => Verdict::Next,
+    }
+}
+
+fn next_in_line(version: i64, last: Option<Mark>) -> Verdict {
+    let last = last.map_or(0, |last| last.version);
+    if version <= last {
+        Verdict::Duplicate
+    } else if version - 1 == last {
+        Verdict::Next
+    } else {
+        Verdict::Gap { expected: last + 1 }
+    }
 }
 
 /// Puts events of one aggregate that a standard queue reordered back in order,
@@ -95,8 +129,8 @@ pub(crate) fn sort_within_aggregates<T>(
         // Few events of one aggregate stand in one batch: insertion sort by swaps.
         for end in 1..places.len() {
             for at in (1..=end).rev() {
-                let version = |at: usize| candidate(&items[places[at]]).event.aggregate_version;
-                if version(at - 1) <= version(at) {
+                let mark = |at: usize| guarded(candidate(&items[places[at]]).event, mode);
+                if mark(at - 1) <= mark(at) {
                     break;
                 }
                 items.swap(places[at - 1], places[at]);
@@ -127,7 +161,7 @@ pub(crate) async fn lock(
     let (types, ids): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
     let rows = tx
         .query(
-            "select p.aggregate_type, p.aggregate_id, p.version
+            "select p.aggregate_type, p.aggregate_id, p.version, p.position
              from unnest($2::text[], $3::text[]) as wanted (aggregate_type, aggregate_id)
              join relay.progress as p
                on p.projection = $1
@@ -138,7 +172,13 @@ pub(crate) async fn lock(
             &[&projection, &types, &ids],
         )
         .await?;
-    Ok(rows.into_iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect())
+    let mark = |row: &Row| Mark { version: row.get(2), position: position(row.get(3)) };
+    Ok(rows.into_iter().map(|row| ((row.get(0), row.get(1)), mark(&row))).collect())
+}
+
+/// The column is empty for an event without a position, and holds what was written there else.
+fn position(text: &str) -> Position {
+    text.parse().unwrap_or_default()
 }
 
 /// Writes where each aggregate came to; false if another host was faster with one.
@@ -148,25 +188,26 @@ pub(crate) async fn advance(
     before: &Progress,
     after: &Progress,
 ) -> Result<bool, tokio_postgres::Error> {
-    let moved = |(key, version): &(&Key, &i64)| before.get(*key) != Some(*version);
+    let moved = |(key, mark): &(&Key, &Mark)| before.get(*key) != Some(*mark);
     let (known, new): (Vec<_>, Vec<_>) =
         after.iter().filter(moved).partition(|(key, _)| before.contains_key(*key));
     for (entries, sql) in [
         (
             known,
-            "update relay.progress as p set version = moved.version
-             from unnest($2::text[], $3::text[], $4::bigint[])
-               as moved (aggregate_type, aggregate_id, version)
+            "update relay.progress as p set version = moved.version, position = moved.position
+             from unnest($2::text[], $3::text[], $4::bigint[], $5::text[])
+               as moved (aggregate_type, aggregate_id, version, position)
              where p.projection = $1
                and p.aggregate_type = moved.aggregate_type
                and p.aggregate_id = moved.aggregate_id",
         ),
         (
             new,
-            "insert into relay.progress (projection, aggregate_type, aggregate_id, version)
-             select $1, aggregate_type, aggregate_id, version
-             from unnest($2::text[], $3::text[], $4::bigint[])
-               as moved (aggregate_type, aggregate_id, version)
+            "insert into relay.progress
+               (projection, aggregate_type, aggregate_id, version, position)
+             select $1, aggregate_type, aggregate_id, version, position
+             from unnest($2::text[], $3::text[], $4::bigint[], $5::text[])
+               as moved (aggregate_type, aggregate_id, version, position)
              order by 2, 3
              on conflict do nothing",
         ),
@@ -176,13 +217,18 @@ pub(crate) async fn advance(
         }
         let types: Vec<&str> = entries.iter().map(|((kind, _), _)| kind.as_str()).collect();
         let ids: Vec<&str> = entries.iter().map(|((_, id), _)| id.as_str()).collect();
-        let versions: Vec<i64> = entries.iter().map(|(_, version)| **version).collect();
-        let rows = tx.execute(sql, &[&projection, &types, &ids, &versions]).await?;
+        let versions: Vec<i64> = entries.iter().map(|(_, mark)| mark.version).collect();
+        let positions: Vec<String> = entries.iter().map(|(_, mark)| written(**mark)).collect();
+        let rows = tx.execute(sql, &[&projection, &types, &ids, &versions, &positions]).await?;
         if usize::try_from(rows) != Ok(entries.len()) {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+fn written(mark: Mark) -> String {
+    if mark.position == Position::default() { String::new() } else { mark.position.to_string() }
 }
 
 #[cfg(test)]
@@ -210,6 +256,7 @@ mod tests {
 
     fn judged(start: i64, versions: &[Option<i64>], mode: Mode) -> Vec<Verdict> {
         let events: Vec<_> = versions.iter().map(|v| (event(1, *v), None)).collect();
+        let start = Mark { version: start, position: Position::default() };
         let mut progress = Progress::from([(("a".to_owned(), "1".to_owned()), start)]);
         plan(&candidates(&events), &mut progress, mode)
     }
@@ -233,6 +280,28 @@ mod tests {
     }
 
     #[test]
+    fn the_last_write_wins_by_version_and_then_by_position() {
+        let at = |version, ordinal| Event {
+            position: Some(Position { commit_lsn: 1, ordinal }),
+            ..event(1, version)
+        };
+        let events: Vec<_> =
+            [at(Some(7), 1), at(Some(5), 9), at(Some(7), 1), at(Some(7), 2), at(None, 8)]
+                .map(|event| (event, None))
+                .into();
+        assert_eq!(
+            plan(&candidates(&events), &mut Progress::new(), Mode::Latest),
+            [Verdict::Next, Verdict::Stale, Verdict::Duplicate, Verdict::Next, Verdict::Stale]
+        );
+        // Without a version the position decides; without either nothing does.
+        let events = [at(None, 3), at(None, 2), event(1, None)].map(|event| (event, None));
+        assert_eq!(
+            plan(&candidates(&events), &mut Progress::new(), Mode::Latest),
+            [Verdict::Next, Verdict::Stale, Verdict::Next]
+        );
+    }
+
+    #[test]
     fn the_highest_version_does_not_overflow() {
         assert_eq!(judged(i64::MAX, &[Some(i64::MAX)], Mode::Versioned), [Verdict::Duplicate]);
     }
@@ -252,7 +321,7 @@ mod tests {
             let candidates = candidates(&events);
             let mut progress = Progress::new();
             let verdicts = plan(&candidates, &mut progress, Mode::Versioned);
-            let mut last = Progress::new();
+            let mut last: BTreeMap<Key, i64> = BTreeMap::new();
             let mut stopped = HashSet::new();
             for (candidate, verdict) in candidates.iter().zip(&verdicts) {
                 let version = candidate.event.aggregate_version.unwrap();
@@ -268,9 +337,12 @@ mod tests {
                         stopped.extend(candidate.group);
                     }
                     Verdict::HeldBack => {}
+                    Verdict::Stale => prop_assert!(false, "only the last write makes one stale"),
                 }
             }
             last.retain(|_, version| *version > 0);
+            let progress: BTreeMap<_, _> =
+                progress.into_iter().map(|(key, mark)| (key, mark.version)).collect();
             prop_assert_eq!(progress, last);
         }
 

@@ -8,7 +8,10 @@
 
 mod bad_input;
 mod connection;
+mod deadline;
 mod delivery;
+mod emit;
+mod latest;
 mod poison;
 mod support;
 mod upkeep;

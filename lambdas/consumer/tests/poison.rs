@@ -2,7 +2,7 @@
 
 use crate::support::{ReadModel, deliver, sent};
 use consumer::Mode;
-use consumer::Outcome::{Applied, Duplicate, Failed, HeldBack, Parked};
+use consumer::Outcome::{Applied, Duplicate, Failed, Gap, HeldBack, Parked};
 
 #[tokio::test]
 async fn a_poison_event_on_a_standard_queue_costs_only_itself_and_leaves_no_effect() {
@@ -73,4 +73,67 @@ async fn a_swallowed_database_error_does_not_lose_the_event() {
     let batch = [sent("a", 1), sent("b", 1).kind("swallow")];
     assert_eq!(deliver(&mut consumer, &batch).await, [Applied, Failed]);
     assert_eq!(read_model.count("relay.inbox").await, 1);
+}
+
+#[tokio::test]
+async fn an_event_that_fails_too_often_is_parked_where_it_is_so_set() {
+    let read_model = ReadModel::start().await;
+    let mut consumer = read_model.consumer(Mode::Versioned).park_after(3);
+    for kind in ["retry", "broken", "swallow"] {
+        let poison = |received| sent(kind, 1).fifo().kind(kind).received(received);
+        assert_eq!(
+            deliver(&mut consumer, &[poison(2), sent(kind, 2).fifo()]).await,
+            [Failed, HeldBack]
+        );
+        let batch = [poison(3), sent(kind, 2).fifo().received(3)];
+        assert_eq!(deliver(&mut consumer, &batch).await, [Parked, Applied], "{kind}");
+        assert_eq!(read_model.effects().await[kind], [2]);
+    }
+    let sql = "select reason from relay.parked where aggregate_id = 'retry'";
+    let reason: String = read_model.client.query_one(sql, &[]).await.unwrap().get(0);
+    assert_eq!(reason, "failed in 3 deliveries, the last time: not now");
+}
+
+#[tokio::test]
+async fn an_event_whose_earlier_versions_never_come_is_parked_where_it_is_so_set() {
+    let read_model = ReadModel::start().await;
+    let mut consumer = read_model.consumer(Mode::Versioned).park_after(3);
+    assert_eq!(deliver(&mut consumer, &[sent("a", 2).received(2)]).await, [Gap]);
+    assert_eq!(deliver(&mut consumer, &[sent("a", 2).received(3)]).await, [Parked]);
+    let sql = "select reason from relay.parked";
+    let reason: String = read_model.client.query_one(sql, &[]).await.unwrap().get(0);
+    assert!(reason.starts_with("expected version 1 of the aggregate before it"), "{reason}");
+}
+
+#[tokio::test]
+async fn an_event_that_is_wanted_later_is_kept_back_for_so_long() {
+    let read_model = ReadModel::start().await;
+    let mut consumer = read_model.consumer(Mode::Versioned);
+    let batch = [sent("a", 1), sent("b", 1).kind("retry_later")];
+    let report = consumer.deliver(batch.iter().map(crate::support::Sent::record).collect()).await;
+    let report = report.unwrap();
+    assert_eq!(report.outcomes[1].1, Failed);
+    assert_eq!(report.delays, [(1, std::time::Duration::from_secs(90))].into());
+}
+
+#[tokio::test]
+async fn the_same_id_with_another_content_is_refused_and_reported() {
+    for mode in [Mode::Once, Mode::Versioned, Mode::Latest] {
+        let read_model = ReadModel::start().await;
+        let mut consumer = read_model.consumer(mode);
+        let honest = sent("a", 1);
+        let mut forged = honest.clone();
+        forged.data = "2".to_owned();
+        // In one delivery, where the first is new, and in a later one.
+        assert_eq!(deliver(&mut consumer, [&honest, &forged]).await, [Applied, Parked], "{mode:?}");
+        assert_eq!(
+            deliver(&mut consumer, [&honest, &forged]).await,
+            [Duplicate, Parked],
+            "{mode:?}"
+        );
+        assert_eq!(read_model.effects().await["a"], [1]);
+        let sql = "select reason from relay.parked";
+        let reason: String = read_model.client.query_one(sql, &[]).await.unwrap().get(0);
+        assert!(reason.contains("found another content"), "{reason}");
+    }
 }

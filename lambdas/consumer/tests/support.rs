@@ -1,10 +1,11 @@
 //! A fresh read model, a handler that does as the event says, and events to send it.
 
-use consumer::{Consumer, Event, Handler, HandlerError, Mode, Outcome, Record, Tx};
+use consumer::{Consumer, Event, Handler, HandlerError, Mode, NewEvent, Outcome, Record, Tx};
 use dsn::Dsn;
 use local::postgres::Postgres;
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 use tokio_postgres::Client;
 
 /// A server with the consumer's tables and the handler's.
@@ -19,18 +20,17 @@ impl ReadModel {
         let postgres = Postgres::start(&[]).await.unwrap();
         let database = postgres.create_database().await.unwrap();
         let client = postgres.connect(&database).await.unwrap();
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sql/read_model");
-        let mut files: Vec<_> =
-            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-        files.sort();
-        for file in files {
-            let sql = std::fs::read_to_string(file).unwrap();
-            client.batch_execute(&sql).await.unwrap();
-        }
+        apply(&client, "sql/read_model").await;
         let own = "create table effects (place bigint generated always as identity,
             aggregate_id text, event_id uuid, version bigint, data text)";
         client.batch_execute(own).await.unwrap();
         Self { postgres, database, client }
+    }
+
+    /// With the outbox in the same database.
+    pub(crate) async fn with_outbox(self) -> Self {
+        apply(&self.client, "sql/source").await;
+        self
     }
 
     pub(crate) fn dsn(&self) -> Dsn {
@@ -57,6 +57,17 @@ impl ReadModel {
     }
 }
 
+async fn apply(client: &Client, folder: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    for file in files {
+        let sql = std::fs::read_to_string(file).unwrap();
+        client.batch_execute(&sql).await.unwrap();
+    }
+}
+
 /// Writes one row for each event; then does what the event's type says.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Recorder {
@@ -80,6 +91,27 @@ impl Handler for Recorder {
         tx.execute(sql, &[&event.aggregate_id, &event.event_id, &version, &data]).await?;
         match event.event_type.as_str() {
             "retry" => Err(HandlerError::Retry("not now".to_owned())),
+            "retry_later" => Err(HandlerError::RetryAfter {
+                after: Duration::from_secs(90),
+                reason: "in a while".to_owned(),
+            }),
+            "slow" => Ok(tx.execute("select pg_sleep(60)", &[]).await.map(drop)?),
+            "delete" => {
+                let sql = "delete from effects where aggregate_id = $1";
+                Ok(tx.execute(sql, &[&event.aggregate_id]).await.map(drop)?)
+            }
+            "emit" | "emit_and_retry" => {
+                for _ in 0..2 {
+                    let seen = serde_json::json!({ "n": 1 });
+                    let event = NewEvent::new("thing", &event.aggregate_id, "thing.seen", &seen)?;
+                    tx.emit(event).await?;
+                }
+                if event.event_type == "emit" {
+                    Ok(())
+                } else {
+                    Err(HandlerError::Retry("no".to_owned()))
+                }
+            }
             "reject" => Err(HandlerError::Reject("never".to_owned())),
             "typed" => event.data::<u8>().map(drop).map_err(HandlerError::from),
             "broken" => tx
@@ -114,6 +146,8 @@ pub(crate) struct Sent {
     pub(crate) data: String,
     pub(crate) timestamp: &'static str,
     pub(crate) fifo: bool,
+    pub(crate) ordinal: Option<u32>,
+    pub(crate) receive_count: u32,
 }
 
 pub(crate) fn sent(aggregate_id: &str, version: i64) -> Sent {
@@ -125,6 +159,8 @@ pub(crate) fn sent(aggregate_id: &str, version: i64) -> Sent {
         data: "1".to_owned(),
         timestamp: "2026-01-15T10:30:00Z",
         fifo: false,
+        ordinal: None,
+        receive_count: 1,
     }
 }
 
@@ -145,6 +181,15 @@ impl Sent {
         Self { fifo: true, ..self }
     }
 
+    /// At this place of its transaction.
+    pub(crate) fn at(self, ordinal: u32) -> Self {
+        Self { ordinal: Some(ordinal), ..self }
+    }
+
+    pub(crate) fn received(self, receive_count: u32) -> Self {
+        Self { receive_count, ..self }
+    }
+
     pub(crate) fn unversioned(self) -> Self {
         Self { version: None, ..self }
     }
@@ -152,14 +197,17 @@ impl Sent {
     pub(crate) fn body(&self) -> String {
         let Self { event_id, kind, aggregate_id, data, timestamp, .. } = self;
         let version = self.version.map_or("null".to_owned(), |v| v.to_string());
+        let position =
+            self.ordinal.map_or("null".to_owned(), |n| format!(r#""00000000016b3748-{n:08x}""#));
         format!(
-            r#"{{"event_id":"{event_id}","event_type":"{kind}","timestamp":"{timestamp}","aggregate_type":"thing","aggregate_id":"{aggregate_id}","aggregate_version":{version},"data":{data}}}"#
+            r#"{{"event_id":"{event_id}","event_type":"{kind}","timestamp":"{timestamp}","aggregate_type":"thing","aggregate_id":"{aggregate_id}","aggregate_version":{version},"data":{data},"position":{position}}}"#
         )
     }
 
     pub(crate) fn record(&self) -> Record {
         let id = format!("{}/{:?}", self.aggregate_id, self.version);
-        record(&id, &self.body(), self.fifo.then_some(self.aggregate_id.as_str()))
+        let record = record(&id, &self.body(), self.fifo.then_some(self.aggregate_id.as_str()));
+        Record { receive_count: self.receive_count, ..record }
     }
 }
 

@@ -12,9 +12,14 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsMessage};
 use dsn::Dsn;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde::Deserialize;
+use std::time::{Duration, SystemTime};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 pub use lambda_runtime::Error;
+
+/// The end of an invocation that is left for the answer; a fifth of a short one.
+const FOR_THE_ANSWER: Duration = Duration::from_secs(1);
 
 /// What Lambda hands in. Looser than `SqsEvent`: without records it is an empty batch.
 #[derive(Debug, Default, Deserialize)]
@@ -34,17 +39,27 @@ pub async fn run<H: Handler>(handler: H, read_model: &Dsn) -> Result<(), Error> 
         tracing::warn!(error = chain(&error), "not connected yet; the first delivery tries again");
     }
     let consumer = Mutex::new(consumer);
-    let function = |invocation: LambdaEvent<Invocation>| invoke(&consumer, invocation.payload);
+    let function = |invocation: LambdaEvent<Invocation>| {
+        let deadline = deadline(invocation.context.deadline());
+        invoke(&consumer, invocation.payload, deadline)
+    };
     lambda_runtime::run(service_fn(function)).await
+}
+
+/// When work must end, for the answer to be given in time.
+fn deadline(invocation_ends: SystemTime) -> Instant {
+    let left = invocation_ends.duration_since(SystemTime::now()).unwrap_or_default();
+    Instant::now() + left - (left / 5).min(FOR_THE_ANSWER)
 }
 
 async fn invoke<H: Handler>(
     consumer: &Mutex<Consumer<H>>,
     invocation: Invocation,
+    deadline: Instant,
 ) -> Result<SqsBatchResponse, Diagnostic> {
     let messages = invocation.records.unwrap_or_default();
     let records = messages.into_iter().map(record).collect();
-    let result = consumer.lock().await.deliver(records).await;
+    let result = consumer.lock().await.deliver_until(records, Some(deadline)).await;
     result.and_then(|report| respond(&report)).map_err(|error| {
         tracing::error!(error = chain(&error), "the whole batch goes back to the queue");
         Diagnostic { error_type: error.kind().to_owned(), error_message: chain(&error) }
@@ -79,6 +94,7 @@ mod tests {
                 .iter()
                 .map(|(id, outcome)| (id.map(str::to_owned), *outcome))
                 .collect(),
+            ..Report::default()
         }
     }
 

@@ -24,6 +24,9 @@ use tokio::sync::watch;
 /// The longest that SQS holds a request open, in seconds.
 const WAIT: i32 = 20;
 
+/// The longest that SQS keeps a message invisible, in seconds: 12 hours.
+const LONGEST_DELAY: i32 = 43_200;
+
 /// The longest pause after an error.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -82,6 +85,21 @@ impl<H: Handler> Worker<'_, H> {
         let mut failures: u32 = 0;
         while !*self.stopped.borrow() {
             let mut stopped = self.stopped.clone();
+            // Without a read model nothing is received: each receipt would bring the messages
+            // closer to the dead-letter queue.
+            if failures > 0
+                && let Err(error) = self.consumer.connect().await
+            {
+                failures = failures.saturating_add(1);
+                tracing::error!(
+                    error = chain(&error),
+                    failures,
+                    "the read model is waited for; nothing is received"
+                );
+                let wait = stopped.wait_for(|stopped| *stopped);
+                let _ = tokio::time::timeout(pause(failures), wait).await;
+                continue;
+            }
             // Only the wait for messages is cut short. A request that is dropped just as it
             // is answered leaves its messages unseen until their visibility runs out.
             let received = tokio::select! {
@@ -139,8 +157,32 @@ impl<H: Handler> Worker<'_, H> {
         }
         let report = self.consumer.deliver(records).await;
         let report = report.map_err(|error| chain(&error))?;
+        self.delay(&report, &receipts).await;
         self.delete(&report, receipts).await;
         Ok(())
+    }
+
+    /// Has the queue keep back what the handler wants later.
+    async fn delay(&self, report: &Report, receipts: &[Option<String>]) {
+        for (at, delay) in &report.delays {
+            let Some(Some(receipt)) = receipts.get(*at) else { continue };
+            let seconds = i32::try_from(delay.as_secs()).unwrap_or(LONGEST_DELAY);
+            let changed = self
+                .client
+                .change_message_visibility()
+                .queue_url(self.queue_url)
+                .receipt_handle(receipt)
+                .visibility_timeout(seconds.min(LONGEST_DELAY))
+                .send()
+                .await;
+            if let Err(error) = changed {
+                let error = DisplayErrorContext(error).to_string();
+                tracing::warn!(
+                    error,
+                    "a message comes again when its visibility runs out, not when the handler asked for it"
+                );
+            }
+        }
     }
 
     /// Deletes what is done. What is not deleted comes again, and is a duplicate then.
