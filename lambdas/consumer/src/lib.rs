@@ -78,9 +78,11 @@ mod apply;
 mod batch;
 mod consumer;
 mod database;
+mod direct;
 mod emit;
 mod error;
 mod inbox;
+mod read_model;
 mod record;
 mod version;
 
@@ -88,10 +90,12 @@ pub mod host;
 
 pub use crate::consumer::Consumer;
 pub use batch::{Outcome, Report};
+pub use direct::{ApplyError, apply_now};
 pub use emit::NewEvent;
 pub use envelope::{Event, Position};
 pub use error::Error;
 pub use handler::{Handler, HandlerError, Mode, Tx};
+pub use read_model::{Pauses, ReadModel, TimedOut, Unavailable, Waited};
 pub use record::{Content, Malformed, Record};
 
 /// The README's handler compiles: its Rust is run as a doc test.
