@@ -40,14 +40,13 @@ async fn deliver_bodies(consumer: &mut Consumer<Recorder>, bodies: &[String]) ->
 async fn in_every_mode_the_later_delivery_is_a_duplicate() {
     for mode in [Mode::Once, Mode::Versioned, Mode::Latest] {
         let mut read_model = ReadModel::start().await.with_outbox().await;
-        let first = command(&mut read_model, Recorder::new(mode), Some(1)).await;
-        let second = command(&mut read_model, Recorder::new(mode), Some(2)).await;
-        assert_ne!(first.event_id, second.event_id);
-        assert_eq!(read_model.effects().await["a"], [1, 2], "{mode:?}");
-        let bodies = published(&read_model).await;
         let mut consumer = read_model.consumer(mode);
-        assert_eq!(deliver_bodies(&mut consumer, &bodies).await, [Duplicate; 2], "{mode:?}");
-        assert_eq!(deliver_bodies(&mut consumer, &bodies[1..]).await, [Duplicate], "{mode:?}");
+        for version in 1..=2 {
+            command(&mut read_model, Recorder::new(mode), Some(version)).await;
+            let delivered = published(&read_model).await.pop().unwrap();
+            let twice = [delivered.clone(), delivered];
+            assert_eq!(deliver_bodies(&mut consumer, &twice).await, [Duplicate; 2], "{mode:?}");
+        }
         assert_eq!(read_model.effects().await["a"], [1, 2], "{mode:?}");
         assert_eq!(read_model.count("relay.parked").await, 0, "the content is the same");
         // And what comes after goes on from there.
