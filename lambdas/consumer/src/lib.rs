@@ -102,3 +102,8 @@ pub use record::{Content, Malformed, Record};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// And so does what the page on reading one's writes shows.
+#[cfg(doctest)]
+#[doc = include_str!("../../../relay/docs/read-your-writes.md")]
+struct ReadYourWrites;

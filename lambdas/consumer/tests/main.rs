@@ -13,6 +13,7 @@ mod delivery;
 mod direct;
 mod emit;
 mod latest;
+mod manual;
 mod poison;
 mod read_your_writes;
 mod support;
