@@ -107,7 +107,8 @@ pub(crate) async fn apply<H: Handler>(
     }
 }
 
-async fn work<H: Handler>(
+/// The work of a transaction, between its begin and its commit.
+pub(crate) async fn work<H: Handler>(
     tx: &mut Tx<'_>,
     handler: &H,
     items: &[Item<'_>],

@@ -25,12 +25,12 @@ use uuid::Uuid;
 /// ```
 #[derive(Clone, Debug)]
 pub struct NewEvent {
-    aggregate_type: String,
-    aggregate_id: String,
-    event_type: String,
-    event_version: Option<String>,
-    aggregate_version: Option<i64>,
-    data: Box<RawValue>,
+    pub(crate) aggregate_type: String,
+    pub(crate) aggregate_id: String,
+    pub(crate) event_type: String,
+    pub(crate) event_version: Option<String>,
+    pub(crate) aggregate_version: Option<i64>,
+    pub(crate) data: Box<RawValue>,
 }
 
 impl NewEvent {

@@ -84,9 +84,11 @@ mod batch;
 mod claim_check;
 mod consumer;
 mod database;
+mod direct;
 mod emit;
 mod error;
 mod inbox;
+mod read_model;
 mod record;
 mod replay;
 mod typed;
@@ -100,10 +102,12 @@ pub mod s3;
 pub use crate::consumer::Consumer;
 pub use batch::{Outcome, Report};
 pub use claim_check::{ClaimChecks, Redeemed};
+pub use direct::{ApplyError, apply_now};
 pub use emit::NewEvent;
 pub use envelope::{ClaimCheck, Event, Position};
 pub use error::Error;
 pub use handler::{Handler, HandlerError, Mode, Tx};
+pub use read_model::{Pauses, ReadModel, TimedOut, Unavailable, Waited};
 pub use record::{Content, Malformed, Record};
 pub use replay::Replayed;
 pub use typed::{EventSet, Projection, Typed, Unknown};
@@ -122,3 +126,7 @@ struct Readme;
 #[cfg(all(doctest, feature = "s3"))]
 #[doc = include_str!("../../../relay/docs/large-events.md")]
 struct LargeEvents;
+/// And so does what the page on reading one's writes shows.
+#[cfg(doctest)]
+#[doc = include_str!("../../../relay/docs/read-your-writes.md")]
+struct ReadYourWrites;

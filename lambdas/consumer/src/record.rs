@@ -177,7 +177,8 @@ fn malformed(body: &str, cause: Option<&serde_json::Error>) -> Malformed {
     }
 }
 
-fn refusal(event: &Event) -> Option<Malformed> {
+/// Why an event that reads well is refused all the same.
+pub(crate) fn refusal(event: &Event) -> Option<Malformed> {
     if let Some(found) = event.aggregate_version.filter(|version| *version < 1) {
         return Some(Malformed::Version { found });
     }

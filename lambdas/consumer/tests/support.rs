@@ -74,6 +74,12 @@ pub(crate) struct Recorder {
     mode: Mode,
 }
 
+impl Recorder {
+    pub(crate) fn new(mode: Mode) -> Self {
+        Self { mode }
+    }
+}
+
 impl Handler for Recorder {
     fn name(&self) -> &'static str {
         "recorder"

@@ -20,8 +20,9 @@ impl ReadModel {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let ddl = root.join("order_summary.sql");
         let inbox = root.join("../../sql/read_model/V1__inbox.sql");
+        let awaited = root.join("../../sql/read_model/V2__await.sql");
         // The table twice: its file is safe to repeat.
-        for file in [&inbox, &ddl, &ddl] {
+        for file in [&inbox, &awaited, &ddl, &ddl] {
             let sql = std::fs::read_to_string(file).unwrap();
             client.batch_execute(&sql).await.unwrap();
         }

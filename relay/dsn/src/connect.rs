@@ -1,9 +1,15 @@
 //! Ordinary SQL connections.
 
 use crate::{Dsn, Error};
+use std::future::poll_fn;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Notification, SimpleQueryMessage};
+
+/// A connection, what it hears, and the task that drives it.
+pub type Listening = (Client, UnboundedReceiver<Notification>, JoinHandle<()>);
 
 impl Dsn {
     /// Opens an ordinary connection for SQL; the task drives it and ends with it.
@@ -14,6 +20,16 @@ impl Dsn {
     /// # Errors
     /// When no server can be reached, or none lets us in.
     pub async fn connect(&self, application_name: &str) -> Result<(Client, JoinHandle<()>), Error> {
+        let (client, _, driver) = self.connect_to_listen(application_name).await?;
+        Ok((client, driver))
+    }
+
+    /// Opens the same with the notifications that the server sends after a `LISTEN`; they end with
+    /// the connection.
+    ///
+    /// # Errors
+    /// As [`Dsn::connect`].
+    pub async fn connect_to_listen(&self, application_name: &str) -> Result<Listening, Error> {
         let mut named = self.clone();
         if named.config.get_application_name().is_none() {
             named.config.application_name(application_name);
@@ -23,7 +39,7 @@ impl Dsn {
         opened.await.map_err(Error::of_each)
     }
 
-    async fn open(self) -> Result<(Client, JoinHandle<()>), Error> {
+    async fn open(self) -> Result<Listening, Error> {
         let mut config = self.config().clone();
         // The same role as the replication session's, where the string names none.
         config.user(self.user());
@@ -31,15 +47,16 @@ impl Dsn {
             config.password(password);
         }
         let failed = |source| Error::connect(&self, source);
+        let (hear, heard) = unbounded_channel();
         let (client, driver) = if config.get_ssl_mode() == SslMode::Disable {
             let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
-            (client, drive(connection))
+            (client, drive(connection, hear))
         } else {
             let (client, connection) = config.connect(self.tls()?).await.map_err(failed)?;
-            (client, drive(connection))
+            (client, drive(connection, hear))
         };
         self.ask(&client).await?;
-        Ok((client, driver))
+        Ok((client, heard, driver))
     }
 
     /// Whether it is the server that is meant.
@@ -57,13 +74,28 @@ impl Dsn {
     }
 }
 
-fn drive<F>(connection: F) -> JoinHandle<()>
+fn drive<S, T>(
+    mut connection: Connection<S, T>,
+    hear: UnboundedSender<Notification>,
+) -> JoinHandle<()>
 where
-    F: Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "the connection to Postgres ended");
+        while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+            match message {
+                // Few callers listen; the others have let the receiver go.
+                Ok(AsyncMessage::Notification(notification)) => drop(hear.send(notification)),
+                Ok(AsyncMessage::Notice(notice)) => {
+                    tracing::info!("{}: {}", notice.severity(), notice.message());
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "the connection to Postgres ended");
+                    return;
+                }
+            }
         }
     })
 }

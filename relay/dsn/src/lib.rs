@@ -19,6 +19,7 @@ mod target;
 mod tls;
 
 pub use attempt::CONNECT_TIMEOUT;
+pub use connect::Listening;
 pub use error::{Error, Malformed, each};
 pub use password::{Mint, MintError};
 
