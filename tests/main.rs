@@ -34,3 +34,4 @@ mod tls;
 mod values;
 mod versions;
 mod whole_path;
+mod workers;

@@ -100,9 +100,17 @@ impl Batch {
         }
     }
 
-    /// The record is not to be delivered again before so long.
+    /// The record is not to be delivered again before so long, nor what waits behind it in its
+    /// FIFO group: a queue keeps a group back while one of its messages is with a receiver.
     pub(crate) fn delay(&mut self, at: usize, after: Duration) {
         self.delays.insert(at, after);
+        let Some(group) = &self.records[at].group else { return };
+        for later in at + 1..self.records.len() {
+            let waits = self.outcomes[later] == Some(Outcome::HeldBack);
+            if waits && self.records[later].group.as_ref() == Some(group) {
+                self.delays.insert(later, after);
+            }
+        }
     }
 
     /// Ends the delivery: what is still open goes back to the queue.

@@ -7,12 +7,12 @@ use crate::apply::{Item, Manner, Undone, apply};
 use crate::batch::{Batch, Outcome, Report};
 use crate::claim_check::{ClaimChecks, redeem};
 use crate::database::{Database, Session};
+use crate::deadline::Deadline;
 use crate::error::{Error, chain, describe, is_contention, is_lost};
 use crate::handler::Handler;
 use crate::record::{Content, Record};
 use crate::version::sort_within_aggregates;
 use dsn::Dsn;
-use std::future::Future;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -108,8 +108,17 @@ impl<H: Handler> Consumer<H> {
     /// When nothing could be done for want of the database: every record goes back to the queue.
     pub async fn deliver_until(
         &mut self,
-        mut records: Vec<Record>,
+        records: Vec<Record>,
         deadline: Option<Instant>,
+    ) -> Result<Report, Error> {
+        self.deliver_within(records, &Deadline::fixed(deadline)).await
+    }
+
+    /// The same with an end that may move.
+    pub(crate) async fn deliver_within(
+        &mut self,
+        mut records: Vec<Record>,
+        deadline: &Deadline,
     ) -> Result<Report, Error> {
         let began = Instant::now();
         redeem(self.claim_checks.as_ref(), &mut records).await;
@@ -119,7 +128,7 @@ impl<H: Handler> Consumer<H> {
         if !open.is_empty() {
             // Proves that the database can be reached; from here on each record has an end of its own.
             self.reach(deadline).await?;
-            if open.len() == 1 || !self.together(&mut batch, &open, half_way(deadline)).await {
+            if open.len() == 1 || !self.together(&mut batch, &open, &deadline.half_way()).await {
                 self.one_by_one(&mut batch, &open, deadline).await?;
             }
         }
@@ -141,7 +150,9 @@ impl<H: Handler> Consumer<H> {
     }
 
     /// Connects, and tries again while there is time for it.
-    async fn reach(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
+    async fn reach(&mut self, deadline: &Deadline) -> Result<(), Error> {
+        // As it stands now: messages are not held any longer for a read model that is down.
+        let deadline = deadline.at();
         let mut pause = FIRST_PAUSE;
         loop {
             let Err(error) = self.database.session(self.handler.name()).await else {
@@ -162,7 +173,7 @@ impl<H: Handler> Consumer<H> {
         &mut self,
         batch: &mut Batch,
         open: &[usize],
-        deadline: Option<Instant>,
+        deadline: &Deadline,
     ) -> bool {
         let mode = self.handler.mode();
         let mut order = open.to_vec();
@@ -175,7 +186,7 @@ impl<H: Handler> Consumer<H> {
             let manner = Manner { park: None, receives: self.park_after };
             match self.database.session(self.handler.name()).await {
                 Ok(session) => {
-                    before(deadline, apply(session, &self.handler, &items, manner)).await
+                    deadline.before(apply(session, &self.handler, &items, manner)).await
                 }
                 Err(error) => Err(Undone::NotBegun(error)),
             }
@@ -203,7 +214,7 @@ impl<H: Handler> Consumer<H> {
         &mut self,
         batch: &mut Batch,
         open: &[usize],
-        deadline: Option<Instant>,
+        deadline: &Deadline,
     ) -> Result<(), Error> {
         let mode = self.handler.mode();
         let mut items: Vec<_> =
@@ -246,14 +257,14 @@ impl<H: Handler> Consumer<H> {
 
     /// One event: again at once where another transaction or a broken
     /// connection was in the way, parked where the handler refuses it.
-    async fn one(&mut self, item: Item<'_>, deadline: Option<Instant>) -> Result<End, Error> {
+    async fn one(&mut self, item: Item<'_>, deadline: &Deadline) -> Result<End, Error> {
         let mut park: Option<String> = None;
         let mut tries = 0;
         loop {
             tries += 1;
             let session = self.database.session(self.handler.name()).await?;
             let manner = Manner { park: park.as_deref(), receives: self.park_after };
-            let applied = before(deadline, apply(session, &self.handler, &[item], manner)).await;
+            let applied = deadline.before(apply(session, &self.handler, &[item], manner)).await;
             let undone = match applied {
                 Ok(outcomes) => {
                     let outcome = outcomes.first().copied().unwrap_or(Outcome::Failed);
@@ -296,12 +307,12 @@ impl<H: Handler> Consumer<H> {
     }
 
     /// Sees whether parked events are to be replayed, from time to time or when told to.
-    async fn replay_when_asked(&mut self, now: bool, deadline: Option<Instant>) {
+    async fn replay_when_asked(&mut self, now: bool, deadline: &Deadline) {
         if !now && self.replays_seen.is_some_and(|at| at.elapsed() < BETWEEN_REPLAYS) {
             return;
         }
         self.replays_seen = Some(Instant::now());
-        if let Err(error) = self.replay_parked(deadline).await {
+        if let Err(error) = self.replay_within(deadline).await {
             tracing::warn!(
                 error = chain(&error),
                 "parked events could not be replayed; a later delivery tries again"
@@ -355,26 +366,6 @@ impl<H: Handler> Consumer<H> {
                 );
             }
         }
-    }
-}
-
-/// Half of the time is for the batch as a whole, the rest for its events one by one.
-fn half_way(deadline: Option<Instant>) -> Option<Instant> {
-    let now = Instant::now();
-    deadline.map(|deadline| now + deadline.saturating_duration_since(now) / 2)
-}
-
-/// Rolls back what is not done by the deadline.
-async fn before<T>(
-    deadline: Option<Instant>,
-    work: impl Future<Output = Result<T, Undone>>,
-) -> Result<T, Undone> {
-    match deadline {
-        None => work.await,
-        Some(deadline) => match tokio::time::timeout_at(deadline, work).await {
-            Ok(done) => done,
-            Err(_) => Err(Undone::OutOfTime),
-        },
     }
 }
 

@@ -84,6 +84,7 @@ mod batch;
 mod claim_check;
 mod consumer;
 mod database;
+mod deadline;
 mod emit;
 mod error;
 mod inbox;
