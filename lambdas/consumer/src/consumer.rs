@@ -8,11 +8,13 @@ use crate::batch::{Batch, Outcome, Report};
 use crate::claim_check::{ClaimChecks, redeem};
 use crate::database::{Database, Session};
 use crate::deadline::Deadline;
-use crate::error::{Error, chain, describe, is_contention, is_lost};
+use crate::error::{Error, chain, describe, is_contention, is_lost, is_unique_violation};
 use crate::handler::Handler;
+use crate::metrics::Metrics;
 use crate::record::{Content, Record};
 use crate::version::sort_within_aggregates;
 use dsn::Dsn;
+use std::io::Write;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -44,6 +46,7 @@ pub struct Consumer<H> {
     park_after: Option<u32>,
     /// When it was last asked whether parked events are to be replayed.
     replays_seen: Option<Instant>,
+    metrics: Option<Metrics>,
 }
 
 impl<H: Handler> Consumer<H> {
@@ -56,6 +59,7 @@ impl<H: Handler> Consumer<H> {
             claim_checks: None,
             park_after: None,
             replays_seen: None,
+            metrics: None,
         }
     }
 
@@ -67,6 +71,21 @@ impl<H: Handler> Consumer<H> {
     pub fn park_after(mut self, receives: u32) -> Self {
         self.park_after = Some(receives.max(1));
         self
+    }
+
+    /// Writes the figures of each delivery as a line of CloudWatch's Embedded Metric Format:
+    /// applied, duplicate, gap, stale, parked, failed and held-back events, the lag of the oldest
+    /// event that was applied or still waits, the duration, the first delivery as a cold start.
+    /// `host::lambda` does so by itself, to the function's standard output.
+    #[must_use]
+    pub fn with_metrics(mut self, writer: impl Write + Send + 'static) -> Self {
+        self.metrics = Some(Metrics::new(writer));
+        self
+    }
+
+    #[cfg(feature = "lambda")]
+    pub(crate) fn has_metrics(&self) -> bool {
+        self.metrics.is_some()
     }
 
     /// Takes it that a transaction-pooling proxy (pgbouncer, RDS Proxy) stands before the read
@@ -116,6 +135,23 @@ impl<H: Handler> Consumer<H> {
 
     /// The same with an end that may move.
     pub(crate) async fn deliver_within(
+        &mut self,
+        records: Vec<Record>,
+        deadline: &Deadline,
+    ) -> Result<Report, Error> {
+        let (began, count) = (Instant::now(), records.len());
+        let result = self.work(records, deadline).await;
+        if let Some(metrics) = self.metrics.as_mut().filter(|_| count > 0) {
+            let name = self.handler.name();
+            match &result {
+                Ok(report) => metrics.write(name, report, began.elapsed()),
+                Err(_) => metrics.write(name, &Report::failed(count), began.elapsed()),
+            }
+        }
+        result
+    }
+
+    async fn work(
         &mut self,
         mut records: Vec<Record>,
         deadline: &Deadline,
@@ -169,12 +205,7 @@ impl<H: Handler> Consumer<H> {
     }
 
     /// The whole batch in one transaction; false if it was rolled back.
-    async fn together(
-        &mut self,
-        batch: &mut Batch,
-        open: &[usize],
-        deadline: &Deadline,
-    ) -> bool {
+    async fn together(&mut self, batch: &mut Batch, open: &[usize], deadline: &Deadline) -> bool {
         let mode = self.handler.mode();
         let mut order = open.to_vec();
         let result = {
@@ -185,9 +216,7 @@ impl<H: Handler> Consumer<H> {
             let items: Vec<Item<'_>> = items.into_iter().map(|(_, item)| item).collect();
             let manner = Manner { park: None, receives: self.park_after };
             match self.database.session(self.handler.name()).await {
-                Ok(session) => {
-                    deadline.before(apply(session, &self.handler, &items, manner)).await
-                }
+                Ok(session) => deadline.before(apply(session, &self.handler, &items, manner)).await,
                 Err(error) => Err(Undone::NotBegun(error)),
             }
         };
@@ -284,6 +313,8 @@ impl<H: Handler> Consumer<H> {
                     continue;
                 }
                 Undone::Overtaken if again => continue,
+                // Another host may have made the row that the handler found missing.
+                Undone::Db(error) if tries == 1 && is_unique_violation(&error) => continue,
                 Undone::Db(error) if again && (is_contention(&error) || is_lost(&error)) => {
                     continue;
                 }

@@ -88,6 +88,7 @@ mod deadline;
 mod emit;
 mod error;
 mod inbox;
+mod metrics;
 mod record;
 mod replay;
 mod typed;

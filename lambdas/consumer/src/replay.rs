@@ -7,7 +7,7 @@
 //! a replay asks the guard for one thing alone: whether a later write has won ([`Mode::Latest`]),
 //! or earlier versions are still missing ([`Mode::Versioned`]).
 
-use crate::apply::{Item, Undone};
+use crate::apply::{Item, Undone, handle};
 use crate::consumer::Consumer;
 use crate::database::Session;
 use crate::deadline::Deadline;
@@ -163,9 +163,7 @@ async fn work<H: Handler>(
         _ => Verdict::Next,
     };
     inbox::record(tx, name, &[(event, None)]).await?;
-    tx.begin_event(name, event);
-    handler.handle(event, tx).await?;
-    tx.ensure_alive().await?;
+    handle(tx, handler, Item { event, record: &record }).await?;
     match version::advance(tx, name, &before, &after).await? {
         true => Ok(Some(verdict)),
         false => Err(Undone::Overtaken),

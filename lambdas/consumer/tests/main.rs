@@ -8,11 +8,13 @@
 
 mod bad_input;
 mod connection;
+mod convergence;
 mod deadline;
 mod delivery;
 mod emit;
 mod latest;
 mod poison;
+mod queue;
 mod replay;
 mod support;
 mod upkeep;
