@@ -35,3 +35,4 @@ mod tls;
 mod values;
 mod versions;
 mod whole_path;
+mod workers;

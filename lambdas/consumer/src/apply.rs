@@ -18,6 +18,7 @@ use envelope::Event;
 use std::collections::HashSet;
 use std::time::Duration;
 use time::Date;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 /// An event with the record that it came in.
@@ -122,6 +123,7 @@ pub(crate) async fn work<H: Handler>(
     let mut news = News::read(tx, name, mode, items, &verdicts).await?;
 
     let mut outcomes = Vec::with_capacity(items.len());
+    let mut marks = before.clone();
     for (item, verdict) in items.iter().zip(&verdicts) {
         let fate = fate(item, *verdict, &mut news, mode, manner);
         if let Fate::Park(reason) = &fate {
@@ -131,9 +133,8 @@ pub(crate) async fn work<H: Handler>(
             Fate::Park(_) => Outcome::Parked,
             Fate::Settled(outcome) => outcome,
             Fate::Handle => {
-                tx.begin_event(name, item.event);
-                handler.handle(item.event, tx).await?;
-                tx.ensure_alive().await?;
+                handle(tx, handler, *item).await?;
+                version::applied(&mut marks, &item.candidate(), mode);
                 Outcome::Applied
             }
         });
@@ -141,10 +142,34 @@ pub(crate) async fn work<H: Handler>(
             warn_of_gap(item, name, *expected);
         }
     }
+    // What had no effect must not make an older event stale.
+    let after = if mode == Mode::Latest { marks } else { after };
     match version::advance(tx, name, &before, &after).await? {
         true => Ok(outcomes),
         false => Err(Undone::Overtaken),
     }
+}
+
+/// Gives one event to the handler; what is logged meanwhile carries the event's names.
+pub(crate) async fn handle<H: Handler>(
+    tx: &mut Tx<'_>,
+    handler: &H,
+    item: Item<'_>,
+) -> Result<(), Undone> {
+    let Item { event, record } = item;
+    tx.begin_event(handler.name(), event);
+    let span = tracing::info_span!(
+        "event",
+        event_id = %event.event_id,
+        event_type = event.event_type,
+        correlation_id = event.correlation_id,
+        receive_count = record.receive_count,
+        traceparent = tx.traceparent(),
+        aws_trace_header = record.trace_header,
+    );
+    handler.handle(event, tx).instrument(span).await?;
+    tx.ensure_alive().await?;
+    Ok(())
 }
 
 /// What the inbox says of the items.

@@ -6,6 +6,7 @@
 use crate::record::{Content, Record};
 use std::collections::HashMap;
 use std::time::Duration;
+use time::OffsetDateTime;
 
 /// What became of one record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -100,9 +101,17 @@ impl Batch {
         }
     }
 
-    /// The record is not to be delivered again before so long.
+    /// The record is not to be delivered again before so long, nor what waits behind it in its
+    /// FIFO group: a queue keeps a group back while one of its messages is with a receiver.
     pub(crate) fn delay(&mut self, at: usize, after: Duration) {
         self.delays.insert(at, after);
+        let Some(group) = &self.records[at].group else { return };
+        for later in at + 1..self.records.len() {
+            let waits = self.outcomes[later] == Some(Outcome::HeldBack);
+            if waits && self.records[later].group.as_ref() == Some(group) {
+                self.delays.insert(later, after);
+            }
+        }
     }
 
     /// Ends the delivery: what is still open goes back to the queue.
@@ -110,8 +119,18 @@ impl Batch {
         for at in self.open() {
             self.settle(at, Outcome::Failed);
         }
+        let waits = |outcome: &Option<Outcome>| {
+            *outcome == Some(Outcome::Applied) || !outcome.is_none_or(Outcome::is_done)
+        };
+        let judged = self.records.iter().zip(&self.outcomes);
+        let oldest = judged
+            .filter(|(_, outcome)| waits(outcome))
+            .filter_map(|(record, _)| record.event())
+            .map(|event| event.timestamp)
+            .min();
         let records = self.records.into_iter().zip(self.outcomes);
         Report {
+            oldest,
             outcomes: records
                 .map(|(record, outcome)| (record.message_id, outcome.unwrap_or(Outcome::Failed)))
                 .collect(),
@@ -127,9 +146,16 @@ pub struct Report {
     pub outcomes: Vec<(Option<String>, Outcome)>,
     /// How long the queue is to keep back those, by their place, that the handler asked that of.
     pub delays: HashMap<usize, Duration>,
+    /// The time of the earliest event that had its effect now or still waits for it.
+    pub oldest: Option<OffsetDateTime>,
 }
 
 impl Report {
+    /// Nothing of so many records could be done.
+    pub(crate) fn failed(count: usize) -> Self {
+        Self { outcomes: vec![(None, Outcome::Failed); count], ..Self::default() }
+    }
+
     /// How many records came to this end.
     #[must_use]
     pub fn count(&self, outcome: Outcome) -> usize {

@@ -7,12 +7,14 @@ use crate::apply::{Item, Manner, Undone, apply};
 use crate::batch::{Batch, Outcome, Report};
 use crate::claim_check::{ClaimChecks, redeem};
 use crate::database::{Database, Session};
-use crate::error::{Error, chain, describe, is_contention, is_lost};
+use crate::deadline::Deadline;
+use crate::error::{Error, chain, describe, is_contention, is_lost, is_unique_violation};
 use crate::handler::Handler;
+use crate::metrics::Metrics;
 use crate::record::{Content, Record};
 use crate::version::sort_within_aggregates;
 use dsn::Dsn;
-use std::future::Future;
+use std::io::Write;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -44,6 +46,7 @@ pub struct Consumer<H> {
     park_after: Option<u32>,
     /// When it was last asked whether parked events are to be replayed.
     replays_seen: Option<Instant>,
+    metrics: Option<Metrics>,
 }
 
 impl<H: Handler> Consumer<H> {
@@ -56,6 +59,7 @@ impl<H: Handler> Consumer<H> {
             claim_checks: None,
             park_after: None,
             replays_seen: None,
+            metrics: None,
         }
     }
 
@@ -67,6 +71,21 @@ impl<H: Handler> Consumer<H> {
     pub fn park_after(mut self, receives: u32) -> Self {
         self.park_after = Some(receives.max(1));
         self
+    }
+
+    /// Writes the figures of each delivery as a line of CloudWatch's Embedded Metric Format:
+    /// applied, duplicate, gap, stale, parked, failed and held-back events, the lag of the oldest
+    /// event that was applied or still waits, the duration, the first delivery as a cold start.
+    /// `host::lambda` does so by itself, to the function's standard output.
+    #[must_use]
+    pub fn with_metrics(mut self, writer: impl Write + Send + 'static) -> Self {
+        self.metrics = Some(Metrics::new(writer));
+        self
+    }
+
+    #[cfg(feature = "lambda")]
+    pub(crate) fn has_metrics(&self) -> bool {
+        self.metrics.is_some()
     }
 
     /// Takes it that a transaction-pooling proxy (pgbouncer, RDS Proxy) stands before the read
@@ -108,8 +127,34 @@ impl<H: Handler> Consumer<H> {
     /// When nothing could be done for want of the database: every record goes back to the queue.
     pub async fn deliver_until(
         &mut self,
-        mut records: Vec<Record>,
+        records: Vec<Record>,
         deadline: Option<Instant>,
+    ) -> Result<Report, Error> {
+        self.deliver_within(records, &Deadline::fixed(deadline)).await
+    }
+
+    /// The same with an end that may move.
+    pub(crate) async fn deliver_within(
+        &mut self,
+        records: Vec<Record>,
+        deadline: &Deadline,
+    ) -> Result<Report, Error> {
+        let (began, count) = (Instant::now(), records.len());
+        let result = self.work(records, deadline).await;
+        if let Some(metrics) = self.metrics.as_mut().filter(|_| count > 0) {
+            let name = self.handler.name();
+            match &result {
+                Ok(report) => metrics.write(name, report, began.elapsed()),
+                Err(_) => metrics.write(name, &Report::failed(count), began.elapsed()),
+            }
+        }
+        result
+    }
+
+    async fn work(
+        &mut self,
+        mut records: Vec<Record>,
+        deadline: &Deadline,
     ) -> Result<Report, Error> {
         let began = Instant::now();
         redeem(self.claim_checks.as_ref(), &mut records).await;
@@ -119,7 +164,7 @@ impl<H: Handler> Consumer<H> {
         if !open.is_empty() {
             // Proves that the database can be reached; from here on each record has an end of its own.
             self.reach(deadline).await?;
-            if open.len() == 1 || !self.together(&mut batch, &open, half_way(deadline)).await {
+            if open.len() == 1 || !self.together(&mut batch, &open, &deadline.half_way()).await {
                 self.one_by_one(&mut batch, &open, deadline).await?;
             }
         }
@@ -141,7 +186,9 @@ impl<H: Handler> Consumer<H> {
     }
 
     /// Connects, and tries again while there is time for it.
-    async fn reach(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
+    async fn reach(&mut self, deadline: &Deadline) -> Result<(), Error> {
+        // As it stands now: messages are not held any longer for a read model that is down.
+        let deadline = deadline.at();
         let mut pause = FIRST_PAUSE;
         loop {
             let Err(error) = self.database.session(self.handler.name()).await else {
@@ -158,12 +205,7 @@ impl<H: Handler> Consumer<H> {
     }
 
     /// The whole batch in one transaction; false if it was rolled back.
-    async fn together(
-        &mut self,
-        batch: &mut Batch,
-        open: &[usize],
-        deadline: Option<Instant>,
-    ) -> bool {
+    async fn together(&mut self, batch: &mut Batch, open: &[usize], deadline: &Deadline) -> bool {
         let mode = self.handler.mode();
         let mut order = open.to_vec();
         let result = {
@@ -174,9 +216,7 @@ impl<H: Handler> Consumer<H> {
             let items: Vec<Item<'_>> = items.into_iter().map(|(_, item)| item).collect();
             let manner = Manner { park: None, receives: self.park_after };
             match self.database.session(self.handler.name()).await {
-                Ok(session) => {
-                    before(deadline, apply(session, &self.handler, &items, manner)).await
-                }
+                Ok(session) => deadline.before(apply(session, &self.handler, &items, manner)).await,
                 Err(error) => Err(Undone::NotBegun(error)),
             }
         };
@@ -203,7 +243,7 @@ impl<H: Handler> Consumer<H> {
         &mut self,
         batch: &mut Batch,
         open: &[usize],
-        deadline: Option<Instant>,
+        deadline: &Deadline,
     ) -> Result<(), Error> {
         let mode = self.handler.mode();
         let mut items: Vec<_> =
@@ -246,14 +286,14 @@ impl<H: Handler> Consumer<H> {
 
     /// One event: again at once where another transaction or a broken
     /// connection was in the way, parked where the handler refuses it.
-    async fn one(&mut self, item: Item<'_>, deadline: Option<Instant>) -> Result<End, Error> {
+    async fn one(&mut self, item: Item<'_>, deadline: &Deadline) -> Result<End, Error> {
         let mut park: Option<String> = None;
         let mut tries = 0;
         loop {
             tries += 1;
             let session = self.database.session(self.handler.name()).await?;
             let manner = Manner { park: park.as_deref(), receives: self.park_after };
-            let applied = before(deadline, apply(session, &self.handler, &[item], manner)).await;
+            let applied = deadline.before(apply(session, &self.handler, &[item], manner)).await;
             let undone = match applied {
                 Ok(outcomes) => {
                     let outcome = outcomes.first().copied().unwrap_or(Outcome::Failed);
@@ -273,6 +313,8 @@ impl<H: Handler> Consumer<H> {
                     continue;
                 }
                 Undone::Overtaken if again => continue,
+                // Another host may have made the row that the handler found missing.
+                Undone::Db(error) if tries == 1 && is_unique_violation(&error) => continue,
                 Undone::Db(error) if again && (is_contention(&error) || is_lost(&error)) => {
                     continue;
                 }
@@ -296,12 +338,12 @@ impl<H: Handler> Consumer<H> {
     }
 
     /// Sees whether parked events are to be replayed, from time to time or when told to.
-    async fn replay_when_asked(&mut self, now: bool, deadline: Option<Instant>) {
+    async fn replay_when_asked(&mut self, now: bool, deadline: &Deadline) {
         if !now && self.replays_seen.is_some_and(|at| at.elapsed() < BETWEEN_REPLAYS) {
             return;
         }
         self.replays_seen = Some(Instant::now());
-        if let Err(error) = self.replay_parked(deadline).await {
+        if let Err(error) = self.replay_within(deadline).await {
             tracing::warn!(
                 error = chain(&error),
                 "parked events could not be replayed; a later delivery tries again"
@@ -355,26 +397,6 @@ impl<H: Handler> Consumer<H> {
                 );
             }
         }
-    }
-}
-
-/// Half of the time is for the batch as a whole, the rest for its events one by one.
-fn half_way(deadline: Option<Instant>) -> Option<Instant> {
-    let now = Instant::now();
-    deadline.map(|deadline| now + deadline.saturating_duration_since(now) / 2)
-}
-
-/// Rolls back what is not done by the deadline.
-async fn before<T>(
-    deadline: Option<Instant>,
-    work: impl Future<Output = Result<T, Undone>>,
-) -> Result<T, Undone> {
-    match deadline {
-        None => work.await,
-        Some(deadline) => match tokio::time::timeout_at(deadline, work).await {
-            Ok(done) => done,
-            Err(_) => Err(Undone::OutOfTime),
-        },
     }
 }
 

@@ -141,13 +141,15 @@ async fn maintain(client: &mut Client) {
     let maintained = async {
         let transaction = client.transaction().await?;
         let rows = transaction.query("select relay.maintain_inbox()", &[]).await?;
+        // Rows hold on to their statement, which a pooler's next client must not find.
+        let done: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        drop(rows);
         transaction.commit().await?;
-        Ok(rows)
+        Ok(done)
     };
     match maintained.await {
-        Ok(rows) => {
-            for row in rows {
-                let done: &str = row.get(0);
+        Ok(lines) => {
+            for done in lines {
                 tracing::debug!(done, "saw to the inbox's partitions");
             }
         }

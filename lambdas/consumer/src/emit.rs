@@ -106,6 +106,12 @@ impl Cause {
 }
 
 impl Tx<'_> {
+    /// The trace of the event being handled, as W3C's `traceparent` in its metadata.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&str> {
+        self.cause.as_ref()?.traceparent.as_deref()
+    }
+
     /// Writes an event into the outbox of this database, in the same transaction.
     ///
     /// Its `causation_id` is the id of the event being handled, its `correlation_id`, tenant and

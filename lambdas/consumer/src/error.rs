@@ -97,6 +97,11 @@ pub(crate) fn is_contention(error: &tokio_postgres::Error) -> bool {
     .any(|code| error.code() == Some(code))
 }
 
+/// Whether a row was there already: one that another host has just made, or one that stays.
+pub(crate) fn is_unique_violation(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::UNIQUE_VIOLATION)
+}
+
 /// Whether a table, or the right to it, is missing.
 pub(crate) fn is_missing(error: &tokio_postgres::Error) -> bool {
     [

@@ -19,6 +19,8 @@ pub struct Record {
     pub sent_at: Option<OffsetDateTime>,
     /// How often the message was delivered, this time included.
     pub receive_count: u32,
+    /// The trace that the message belongs to, in X-Ray's form (`AWSTraceHeader`).
+    pub trace_header: Option<String>,
     /// The body as it came.
     pub body: String,
     /// What the body is.
@@ -102,6 +104,7 @@ impl Record {
             receive_count: attribute("ApproximateReceiveCount")
                 .and_then(|count| count.parse().ok())
                 .unwrap_or(1),
+            trace_header: attribute("AWSTraceHeader").map(str::to_owned),
             content: read(&body),
             body,
         }

@@ -7,9 +7,10 @@
 //! a replay asks the guard for one thing alone: whether a later write has won ([`Mode::Latest`]),
 //! or earlier versions are still missing ([`Mode::Versioned`]).
 
-use crate::apply::{Item, Undone};
+use crate::apply::{Item, Undone, handle};
 use crate::consumer::Consumer;
 use crate::database::Session;
+use crate::deadline::Deadline;
 use crate::error::{Error, describe, is_lost};
 use crate::handler::{Handler, Tx};
 use crate::inbox;
@@ -39,13 +40,17 @@ impl<H: Handler> Consumer<H> {
     /// # Errors
     /// When the read model cannot be reached.
     pub async fn replay_parked(&mut self, deadline: Option<Instant>) -> Result<Replayed, Error> {
+        self.replay_within(&Deadline::fixed(deadline)).await
+    }
+
+    pub(crate) async fn replay_within(&mut self, deadline: &Deadline) -> Result<Replayed, Error> {
         let mut replayed = Replayed::default();
         for id in self.asked_for().await? {
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if deadline.has_passed() {
                 break;
             }
             let (handler, session) = self.at_work().await?;
-            match replay(session, handler, id).await {
+            match deadline.before(replay(session, handler, id)).await {
                 Ok(Some(Verdict::Stale)) => replayed.stale += 1,
                 Ok(Some(_)) => replayed.applied += 1,
                 Ok(None) => {}
@@ -78,9 +83,10 @@ impl<H: Handler> Consumer<H> {
         let mut tx = Tx::new(&transaction, statements);
         let rows = tx.query(SQL, &[&handler.name(), &AT_ONCE]).await;
         tx.forget_statements();
-        let rows = rows.map_err(Error::Lost)?;
+        // Rows hold on to their statement: they go before the transaction does.
+        let ids = rows.map_err(Error::Lost)?.iter().map(|row| row.get(0)).collect();
         transaction.commit().await.map_err(Error::Lost)?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        Ok(ids)
     }
 
     async fn refused_again(&mut self, id: i64, reason: &str) -> Result<(), Error> {
@@ -157,9 +163,7 @@ async fn work<H: Handler>(
         _ => Verdict::Next,
     };
     inbox::record(tx, name, &[(event, None)]).await?;
-    tx.begin_event(name, event);
-    handler.handle(event, tx).await?;
-    tx.ensure_alive().await?;
+    handle(tx, handler, Item { event, record: &record }).await?;
     match version::advance(tx, name, &before, &after).await? {
         true => Ok(Some(verdict)),
         false => Err(Undone::Overtaken),

@@ -92,6 +92,14 @@ pub(crate) fn plan<'a>(
     candidates.iter().map(&mut judge).collect()
 }
 
+/// Moves an aggregate's mark to an event that has had its effect.
+pub(crate) fn applied(progress: &mut Progress, candidate: &Candidate<'_>, mode: Mode) {
+    if let Some(mark) = guarded(candidate.event, mode) {
+        let reached = progress.entry(key(candidate.event)).or_default();
+        *reached = mark.max(*reached);
+    }
+}
+
 fn latest(mark: Mark, last: Option<Mark>) -> Verdict {
     match last {
         Some(last) if mark == last => Verdict::Duplicate,

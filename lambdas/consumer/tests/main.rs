@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod connection;
+mod convergence;
 mod deadline;
 mod delivery;
 mod direct;
@@ -15,6 +16,7 @@ mod emit;
 mod latest;
 mod manual;
 mod poison;
+mod queue;
 mod replay;
 mod read_your_writes;
 mod support;

@@ -28,6 +28,13 @@ struct Invocation {
     records: Option<Vec<SqsMessage>>,
 }
 
+/// `off` writes no metrics.
+const METRICS: &str = "RELAY_METRICS";
+
+fn wants_metrics(setting: Option<&str>) -> bool {
+    setting != Some("off")
+}
+
 /// Runs the handler until Lambda ends the process.
 ///
 /// # Errors
@@ -38,9 +45,15 @@ pub async fn run<H: Handler>(handler: H, read_model: &Dsn) -> Result<(), Error> 
 
 /// The same with a consumer that was put together before.
 ///
+/// It writes metrics to standard output, where Lambda's log takes them from, unless
+/// `RELAY_METRICS` is `off` or the consumer has another place for them.
+///
 /// # Errors
 /// When the runtime API is not there.
 pub async fn serve<H: Handler>(mut consumer: Consumer<H>) -> Result<(), Error> {
+    if !consumer.has_metrics() && wants_metrics(std::env::var(METRICS).ok().as_deref()) {
+        consumer = consumer.with_metrics(std::io::stdout());
+    }
     // Before the first invocation: Lambda gives the start more processor time.
     if let Err(error) = consumer.connect().await {
         tracing::warn!(error = chain(&error), "not connected yet; the first delivery tries again");

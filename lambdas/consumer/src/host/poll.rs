@@ -2,7 +2,11 @@
 //!
 //! Knows: SQS's API through its SDK. Must not know: what becomes of a record.
 //! Each worker has one delivery in hand at a time, and the queue gives a FIFO
-//! group to one receiver at a time, so the order of a group is kept.
+//! group to one receiver at a time, so the order of a group is kept. A delivery
+//! that takes longer than the queue's visibility timeout is held for longer,
+//! within limits; one that cannot be held goes back before another gets it.
+
+mod hold;
 
 use crate::batch::Report;
 use crate::consumer::Consumer;
@@ -15,7 +19,8 @@ use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use dsn::Dsn;
-use std::future::{Future, poll_fn};
+use hold::{Hold, Visibility};
+use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -30,6 +35,39 @@ const LONGEST_DELAY: i32 = 43_200;
 /// The longest pause after an error.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// What stands before each error of reading the queue.
+const QUEUE_UNKNOWN: &str = "the queue cannot be read";
+
+/// How a queue is worked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Polling {
+    workers: usize,
+    timeouts: u32,
+}
+
+impl Polling {
+    /// With so many deliveries at a time, each of which may take ten visibility timeouts.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self { workers: workers.max(1), timeouts: 10 }
+    }
+
+    /// A delivery may take so many of the queue's visibility timeouts: meanwhile its messages are
+    /// kept from other receivers. 1 never asks for more than the first. What is not done by then
+    /// goes back to the queue, not half done; SQS itself ends it after 12 hours.
+    #[must_use]
+    pub fn hold_for(mut self, timeouts: u32) -> Self {
+        self.timeouts = timeouts.max(1);
+        self
+    }
+}
+
+impl From<usize> for Polling {
+    fn from(workers: usize) -> Self {
+        Self::new(workers)
+    }
+}
+
 /// A client of SQS; region, credentials and endpoint come from the environment,
 /// as in every AWS tool.
 pub async fn client() -> Client {
@@ -40,18 +78,18 @@ pub async fn client() -> Client {
     Client::new(&config)
 }
 
-/// Works the queue with `workers` deliveries at a time until `until` completes;
+/// Works the queue, with so many workers (`4`, or a [`Polling`]), until `until` completes;
 /// the deliveries in hand are finished then. Errors are logged and tried again.
 pub async fn run<H: Handler + Clone>(
     handler: H,
     read_model: &Dsn,
     client: &Client,
     queue_url: &str,
-    workers: usize,
+    polling: impl Into<Polling>,
     until: impl Future<Output = ()>,
 ) {
     let consumer = || Consumer::new(handler.clone(), read_model);
-    serve(consumer, client, queue_url, workers, until).await;
+    serve(consumer, client, queue_url, polling, until).await;
 }
 
 /// The same with consumers that are put together by the caller, one for each worker.
@@ -59,13 +97,21 @@ pub async fn serve<H: Handler>(
     consumer: impl Fn() -> Consumer<H>,
     client: &Client,
     queue_url: &str,
-    workers: usize,
+    polling: impl Into<Polling>,
     until: impl Future<Output = ()>,
 ) {
+    let Polling { workers, timeouts } = polling.into();
     let (stop, stopped) = watch::channel(false);
-    let worker = |_| Worker { client, queue_url, consumer: consumer(), stopped: stopped.clone() };
+    let worker = |_| Worker {
+        client,
+        queue_url,
+        consumer: consumer(),
+        stopped: stopped.clone(),
+        visibility: Visibility::unknown(),
+        timeouts,
+    };
     let mut workers: Vec<_> =
-        (0..workers.max(1)).map(worker).map(|worker| Box::pin(worker.work())).collect();
+        (0..workers).map(worker).map(|worker| Box::pin(worker.work())).collect();
     let mut until = pin!(until);
     let mut stopping = false;
     poll_fn(|context| {
@@ -85,6 +131,8 @@ struct Worker<'a, H> {
     queue_url: &'a str,
     consumer: Consumer<H>,
     stopped: watch::Receiver<bool>,
+    visibility: Visibility,
+    timeouts: u32,
 }
 
 impl<H: Handler> Worker<'_, H> {
@@ -107,14 +155,15 @@ impl<H: Handler> Worker<'_, H> {
                 let _ = tokio::time::timeout(pause(failures), wait).await;
                 continue;
             }
+            let timeout = self.visibility.learn(self.client, self.queue_url).await;
             // Only the wait for messages is cut short. A request that is dropped just as it
             // is answered leaves its messages unseen until their visibility runs out.
             let received = tokio::select! {
-                received = self.receive() => received,
+                received = self.receive(timeout) => received,
                 _ = stopped.wait_for(|stopped| *stopped) => return,
             };
             let worked = match received {
-                Ok(messages) => self.deliver(messages).await,
+                Ok(messages) => self.deliver(messages, timeout).await,
                 Err(error) => Err(error),
             };
             let Err(error) = worked else {
@@ -133,21 +182,23 @@ impl<H: Handler> Worker<'_, H> {
         }
     }
 
-    async fn receive(&self) -> Result<Vec<Message>, String> {
+    async fn receive(&self, timeout: Duration) -> Result<Vec<Message>, String> {
+        let timeout = i32::try_from(timeout.as_secs()).unwrap_or(LONGEST_DELAY);
         let received = self
             .client
             .receive_message()
             .queue_url(self.queue_url)
             .max_number_of_messages(10)
             .wait_time_seconds(WAIT)
+            .visibility_timeout(timeout)
             .message_system_attribute_names(MessageSystemAttributeName::All)
             .send()
             .await
-            .map_err(|error| format!("the queue cannot be read: {}", DisplayErrorContext(error)))?;
+            .map_err(|error| format!("{QUEUE_UNKNOWN}: {}", DisplayErrorContext(error)))?;
         Ok(received.messages.unwrap_or_default())
     }
 
-    async fn deliver(&mut self, messages: Vec<Message>) -> Result<(), String> {
+    async fn deliver(&mut self, messages: Vec<Message>, timeout: Duration) -> Result<(), String> {
         if messages.is_empty() {
             return Ok(());
         }
@@ -162,7 +213,14 @@ impl<H: Handler> Worker<'_, H> {
                 attributes.get(&name).map(String::as_str)
             }));
         }
-        let report = self.consumer.deliver(records).await;
+        let hold = Hold::new(self.client, self.queue_url, &receipts, timeout, self.timeouts);
+        let deadline = hold.deadline();
+        let report = tokio::select! {
+            biased;
+            report = self.consumer.deliver_within(records, &deadline) => report,
+            // The hold ends before the delivery does; its deadline sees to the rest.
+            never = async { hold.keep().await; pending().await } => never,
+        };
         let report = report.map_err(|error| chain(&error))?;
         self.delay(&report, &receipts).await;
         self.delete(&report, receipts).await;
