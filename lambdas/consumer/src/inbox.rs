@@ -91,10 +91,13 @@ pub(crate) async fn changed(
     let contents: Vec<Uuid> = repeated.iter().map(|event| content(event)).collect();
     let rows = tx
         .query(
-            "select i.event_id, repeated.content
+            "select repeated.event_id, repeated.content
              from unnest($2::uuid[], $3::date[], $4::uuid[]) as repeated (event_id, day, content)
-             join relay.inbox as i
-               on i.projection = $1 and i.event_id = repeated.event_id and i.day = repeated.day
+             cross join lateral (
+               select content from relay.inbox
+               where projection = $1 and event_id = repeated.event_id and day = repeated.day
+               offset 0
+             ) as i
              where i.content <> repeated.content",
             &[&projection, &ids, &days, &contents],
         )

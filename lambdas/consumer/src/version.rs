@@ -8,7 +8,7 @@
 use crate::handler::{Mode, Tx};
 use crate::statements::Step;
 use envelope::{Event, Position};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use tokio_postgres::Row;
 
 /// Aggregate type and id.
@@ -142,8 +142,8 @@ pub(crate) fn sort_within_aggregates<T>(
 
 /// Reads and locks the progress of the candidates' aggregates.
 ///
-/// In key order, so that two hosts with the same aggregates wait for each other
-/// and do not deadlock. An aggregate without a row cannot be locked; [`Moves`]
+/// In key order (the keys come so, and each is looked up in its turn), so that two hosts
+/// with the same aggregates wait for each other and do not deadlock. An aggregate without a row cannot be locked; [`Moves`]
 /// notices when another host was faster.
 pub(crate) async fn lock(
     tx: &mut Tx<'_>,
@@ -151,7 +151,7 @@ pub(crate) async fn lock(
     candidates: &[Candidate<'_>],
     mode: Mode,
 ) -> Result<Progress, tokio_postgres::Error> {
-    let keys: HashSet<Key> = candidates
+    let keys: BTreeSet<Key> = candidates
         .iter()
         .filter(|candidate| guarded(candidate.event, mode).is_some())
         .map(|candidate| key(candidate.event))
@@ -162,14 +162,17 @@ pub(crate) async fn lock(
     let (types, ids): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
     let rows = tx
         .query(
-            "select p.aggregate_type, p.aggregate_id, p.version, p.position
+            // A row at a time by its key: a plan made while the table was small would go on to
+            // read all of it when it has grown.
+            "select wanted.aggregate_type, wanted.aggregate_id, p.version, p.position
              from unnest($2::text[], $3::text[]) as wanted (aggregate_type, aggregate_id)
-             join relay.progress as p
-               on p.projection = $1
-               and p.aggregate_type = wanted.aggregate_type
-               and p.aggregate_id = wanted.aggregate_id
-             order by 1, 2
-             for update of p",
+             cross join lateral (
+               select version, position from relay.progress
+               where projection = $1
+                 and aggregate_type = wanted.aggregate_type
+                 and aggregate_id = wanted.aggregate_id
+               for update
+             ) as p",
             &[&projection, &types, &ids],
         )
         .await?;
@@ -197,13 +200,14 @@ impl<'a> Moves<'a> {
         let moved = |(key, mark): &(&Key, &Mark)| before.get(*key) != Some(*mark);
         let (known, new): (Vec<_>, Vec<_>) =
             after.iter().filter(moved).partition(|(key, _)| before.contains_key(*key));
-        let update =
-            "update relay.progress as p set version = moved.version, position = moved.position
+        // Not an update: that would be joined with the arrays, by a plan that may read the whole table.
+        let update = "insert into relay.progress
+               (projection, aggregate_type, aggregate_id, version, position)
+             select $1, aggregate_type, aggregate_id, version, position
              from unnest($2::text[], $3::text[], $4::bigint[], $5::text[])
                as moved (aggregate_type, aggregate_id, version, position)
-             where p.projection = $1
-               and p.aggregate_type = moved.aggregate_type
-               and p.aggregate_id = moved.aggregate_id
+             on conflict (projection, aggregate_type, aggregate_id)
+               do update set version = excluded.version, position = excluded.position
              returning 1";
         let insert = "insert into relay.progress
                (projection, aggregate_type, aggregate_id, version, position)
