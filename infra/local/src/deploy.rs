@@ -3,7 +3,7 @@
 use crate::ministack::{MiniStack, point_at, python};
 use crate::process::command;
 use anyhow::{Context, Result, bail};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The stack's name, and so the prefix of what it makes.
 const STACK: &str = "relay-demo";
@@ -46,18 +46,7 @@ pub fn deploy(
     read_model_url: &str,
     folder: &Path,
 ) -> Result<Deployed> {
-    let bootstrap = folder.join("bootstrap");
-    std::fs::copy(binary, &bootstrap)
-        .with_context(|| format!("copy the function {}", binary.display()))?;
-    let zip = folder.join("order_summary.zip");
-    let packed = command(&python().join("bin/python"), "TERM", None)
-        .args(["-m", "zipfile", "-c"])
-        .args([&zip, &bootstrap])
-        .status()
-        .context("pack the function")?;
-    if !packed.success() {
-        bail!("the function could not be packed into {}", zip.display());
-    }
+    let zip = pack(binary, folder)?;
     let template = crate::workspace().join("infra/template.yaml");
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
     aws(ministack, &["s3", "mb", "s3://relay-code"])?;
@@ -106,6 +95,26 @@ pub fn deploy(
         ],
     )?;
     Ok(deployed)
+}
+
+/// Packs this binary into the function's zip file, in this folder.
+///
+/// # Errors
+/// When the binary is not there, or cannot be packed.
+pub fn pack(binary: &Path, folder: &Path) -> Result<PathBuf> {
+    let bootstrap = folder.join("bootstrap");
+    std::fs::copy(binary, &bootstrap)
+        .with_context(|| format!("copy the function {}", binary.display()))?;
+    let zip = folder.join("order_summary.zip");
+    let packed = command(&python().join("bin/python"), "TERM", None)
+        .args(["-m", "zipfile", "-c"])
+        .args([&zip, &bootstrap])
+        .status()
+        .context("pack the function")?;
+    if !packed.success() {
+        bail!("the function could not be packed into {}", zip.display());
+    }
+    Ok(zip)
 }
 
 fn outputs(ministack: &MiniStack) -> Result<Deployed> {

@@ -4,7 +4,7 @@
 //! Must not know: hosts, the queue's API.
 //!
 //! ```text
-//! lock progress ─▶ guard ─▶ inbox ─▶ handler, one event after the other ─▶ advance progress ─▶ commit
+//! lock progress ─▶ guard ─▶ advance progress, inbox ─▶ handler, one event after the other ─▶ commit
 //! ```
 
 use crate::batch::Outcome;
@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::handler::{Handler, HandlerError, Mode, Tx};
 use crate::inbox;
 use crate::record::Record;
-use crate::version::{self, Candidate, Verdict};
+use crate::version::{self, Candidate, Moves, Verdict};
 use envelope::Event;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -120,7 +120,10 @@ pub(crate) async fn work<H: Handler>(
     let before = version::lock(tx, name, &candidates, mode).await?;
     let mut after = before.clone();
     let verdicts = version::plan(&candidates, &mut after, mode);
-    let mut news = News::read(tx, name, mode, items, &verdicts).await?;
+    // Where the last write wins, what turns out to have no effect must make no other stale.
+    let planned = if mode == Mode::Latest { &before } else { &after };
+    let moves = Moves::new(name, &before, planned);
+    let mut news = News::read(tx, name, mode, items, &verdicts, moves).await?;
 
     let mut outcomes = Vec::with_capacity(items.len());
     let mut marks = before.clone();
@@ -142,12 +145,10 @@ pub(crate) async fn work<H: Handler>(
             warn_of_gap(item, name, *expected);
         }
     }
-    // What had no effect must not make an older event stale.
-    let after = if mode == Mode::Latest { marks } else { after };
-    match version::advance(tx, name, &before, &after).await? {
-        true => Ok(outcomes),
-        false => Err(Undone::Overtaken),
+    if mode == Mode::Latest && !version::advance(tx, name, &before, &marks).await? {
+        return Err(Undone::Overtaken);
     }
+    Ok(outcomes)
 }
 
 /// Gives one event to the handler; what is logged meanwhile carries the event's names.
@@ -182,20 +183,36 @@ struct News {
 }
 
 impl News {
-    /// Records those that versions let through, and compares the others with what is there.
+    /// Records those that versions let through, and compares the others with what is there; the
+    /// moves of the progress go with it, in one round trip.
     async fn read(
         tx: &mut Tx<'_>,
         name: &str,
         mode: Mode,
         items: &[Item<'_>],
         verdicts: &[Verdict],
-    ) -> Result<Self, tokio_postgres::Error> {
+        mut moves: Moves<'_>,
+    ) -> Result<Self, Undone> {
         let judged = || items.iter().zip(verdicts);
         let arrived: Vec<_> = judged()
             .filter(|(_, verdict)| **verdict == Verdict::Next)
             .map(|(item, _)| (item.event, item.record.sent_at))
             .collect();
-        let new = inbox::record(tx, name, &arrived).await?;
+        let mut steps = moves.take_steps();
+        if !arrived.is_empty() {
+            steps.push(inbox::record(name, &arrived));
+        }
+        let asks_horizon = items.iter().any(|i| version::guarded(i.event, mode).is_none());
+        if asks_horizon {
+            steps.push(inbox::horizon());
+        }
+        let mut rows = tx.together(&steps).await?.into_iter();
+        if !moves.are_done(&mut rows) {
+            return Err(Undone::Overtaken);
+        }
+        let mut next = |asked: bool| asked.then(|| rows.next()).flatten().unwrap_or_default();
+        let new = inbox::new(&next(!arrived.is_empty()));
+        let horizon = inbox::first_day(&next(asks_horizon));
         let mut first = new.clone();
         let repeated: Vec<&Event> = judged()
             .filter(|(item, verdict)| match verdict {
@@ -207,10 +224,6 @@ impl News {
             .map(|(item, _)| item.event)
             .collect();
         let changed = inbox::changed(tx, name, &repeated).await?;
-        let horizon = match items.iter().any(|item| version::guarded(item.event, mode).is_none()) {
-            true => inbox::horizon(tx).await?,
-            false => None,
-        };
         Ok(Self { new, changed, horizon })
     }
 }

@@ -119,6 +119,7 @@ async fn why_parked<H: Handler>(
 /// A record that never was in a queue.
 fn record_of(event: &Event) -> Record {
     Record {
+        trace_header: None,
         message_id: None,
         group: None,
         sent_at: None,

@@ -4,7 +4,7 @@
 //! Must not know: queues, batches, the inbox.
 
 use crate::emit::Cause;
-use crate::statements::Statements;
+use crate::statements::{Statements, Step};
 use envelope::Event;
 use std::fmt;
 use std::future::Future;
@@ -155,6 +155,14 @@ impl<'a> Tx<'a> {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Option<Row>, tokio_postgres::Error> {
         Ok(self.query(sql, parameters).await?.into_iter().next())
+    }
+
+    /// Runs all of them in one round trip, in their order; returns the rows of each.
+    pub(crate) async fn together(
+        &mut self,
+        steps: &[Step<'_>],
+    ) -> Result<Vec<Vec<Row>>, tokio_postgres::Error> {
+        self.statements.run_all(self.transaction, steps).await
     }
 
     /// The next statements are for this event.

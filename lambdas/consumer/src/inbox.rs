@@ -5,9 +5,11 @@
 
 use crate::handler::Tx;
 use crate::record::Record;
+use crate::statements::Step;
 use envelope::Event;
 use std::collections::HashSet;
 use time::{Date, OffsetDateTime, UtcOffset};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 /// The day that an event's inbox row stands under: the event's own, so that a
@@ -24,39 +26,37 @@ fn v7_time(id: &Uuid) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()
 }
 
-/// Records the events, in their order, in one round trip; returns those that are new.
-pub(crate) async fn record(
-    tx: &mut Tx<'_>,
-    projection: &str,
-    arrived: &[(&Event, Option<OffsetDateTime>)],
-) -> Result<HashSet<Uuid>, tokio_postgres::Error> {
-    if arrived.is_empty() {
-        return Ok(HashSet::new());
-    }
-    let ids: Vec<Uuid> = arrived.iter().map(|(event, _)| event.event_id).collect();
-    let days: Vec<Date> = arrived.iter().map(|(event, _)| day(event)).collect();
-    let types: Vec<&str> = arrived.iter().map(|(event, _)| event.aggregate_type.as_str()).collect();
-    let keys: Vec<&str> = arrived.iter().map(|(event, _)| event.aggregate_id.as_str()).collect();
-    let versions: Vec<Option<i64>> =
-        arrived.iter().map(|(event, _)| event.aggregate_version).collect();
-    let sent: Vec<Option<OffsetDateTime>> = arrived.iter().map(|(_, sent_at)| *sent_at).collect();
-    let contents: Vec<Uuid> = arrived.iter().map(|(event, _)| content(event)).collect();
+/// Records the events, in their order; its rows say which are new ([`new`]).
+pub(crate) fn record<'a>(
+    projection: &'a str,
+    arrived: &[(&'a Event, Option<OffsetDateTime>)],
+) -> Step<'a> {
+    let events = || arrived.iter().map(|(event, _)| *event);
     // Ordered by arrival: the identity column counts in the order of application.
-    let rows = tx
-        .query(
-            "insert into relay.inbox
-               (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content)
-             select $1, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content
-             from unnest($2::uuid[], $3::date[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[], $8::uuid[])
-               with ordinality as arrived
-                 (event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content, place)
-             order by place
-             on conflict do nothing
-             returning event_id",
-            &[&projection, &ids, &days, &types, &keys, &versions, &sent, &contents],
-        )
-        .await?;
-    Ok(rows.into_iter().map(|row| row.get(0)).collect())
+    Step::new(
+        "insert into relay.inbox
+           (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content)
+         select $1, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content
+         from unnest($2::uuid[], $3::date[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[], $8::uuid[])
+           with ordinality as arrived
+             (event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content, place)
+         order by place
+         on conflict do nothing
+         returning event_id",
+    )
+    .with(projection)
+    .with(events().map(|event| event.event_id).collect::<Vec<_>>())
+    .with(events().map(day).collect::<Vec<_>>())
+    .with(events().map(|event| event.aggregate_type.as_str()).collect::<Vec<_>>())
+    .with(events().map(|event| event.aggregate_id.as_str()).collect::<Vec<_>>())
+    .with(events().map(|event| event.aggregate_version).collect::<Vec<_>>())
+    .with(arrived.iter().map(|(_, sent_at)| *sent_at).collect::<Vec<_>>())
+    .with(events().map(content).collect::<Vec<_>>())
+}
+
+/// The events that were not there before, by what [`record`] returned.
+pub(crate) fn new(rows: &[Row]) -> HashSet<Uuid> {
+    rows.iter().map(|row| row.get(0)).collect()
 }
 
 /// What an event says, in 16 bytes: the same for each delivery of it.
@@ -91,10 +91,13 @@ pub(crate) async fn changed(
     let contents: Vec<Uuid> = repeated.iter().map(|event| content(event)).collect();
     let rows = tx
         .query(
-            "select i.event_id, repeated.content
+            "select repeated.event_id, repeated.content
              from unnest($2::uuid[], $3::date[], $4::uuid[]) as repeated (event_id, day, content)
-             join relay.inbox as i
-               on i.projection = $1 and i.event_id = repeated.event_id and i.day = repeated.day
+             cross join lateral (
+               select content from relay.inbox
+               where projection = $1 and event_id = repeated.event_id and day = repeated.day
+               offset 0
+             ) as i
              where i.content <> repeated.content",
             &[&projection, &ids, &days, &contents],
         )
@@ -102,15 +105,18 @@ pub(crate) async fn changed(
     Ok(rows.into_iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// The first day that the inbox remembers.
+/// Asks for the first day that the inbox remembers ([`first_day`]).
 ///
-/// Asked after the events were recorded: a partition that was dropped before
+/// To be asked after the events were recorded: a partition that was dropped before
 /// that has moved the horizon, and one that holds a row of ours waits for us.
-pub(crate) async fn horizon(tx: &mut Tx<'_>) -> Result<Option<Date>, tokio_postgres::Error> {
+pub(crate) fn horizon() -> Step<'static> {
     // A fresh database remembers from -infinity on, which `Date` cannot say.
-    let row =
-        tx.query_first("select day from relay.inbox_horizon where isfinite(day)", &[]).await?;
-    Ok(row.map(|row| row.get(0)))
+    Step::new("select day from relay.inbox_horizon where isfinite(day)")
+}
+
+/// The first day that the inbox remembers, by what [`horizon`] returned.
+pub(crate) fn first_day(rows: &[Row]) -> Option<Date> {
+    rows.first().map(|row| row.get(0))
 }
 
 /// Sets an event aside for good, with the reason.

@@ -15,7 +15,7 @@ use crate::error::{Error, describe, is_lost};
 use crate::handler::{Handler, Tx};
 use crate::inbox;
 use crate::record::Record;
-use crate::version::{self, Verdict};
+use crate::version::{self, Moves, Verdict};
 use tokio::time::Instant;
 
 /// How many are replayed at a time.
@@ -162,10 +162,12 @@ async fn work<H: Handler>(
         Some(Verdict::Stale) => return Ok(Some(Verdict::Stale)),
         _ => Verdict::Next,
     };
-    inbox::record(tx, name, &[(event, None)]).await?;
-    handle(tx, handler, Item { event, record: &record }).await?;
-    match version::advance(tx, name, &before, &after).await? {
-        true => Ok(Some(verdict)),
-        false => Err(Undone::Overtaken),
+    let mut moves = Moves::new(name, &before, &after);
+    let mut steps = moves.take_steps();
+    steps.push(inbox::record(name, &[(event, None)]));
+    if !moves.are_done(&mut tx.together(&steps).await?.into_iter()) {
+        return Err(Undone::Overtaken);
     }
+    handle(tx, handler, Item { event, record: &record }).await?;
+    Ok(Some(verdict))
 }

@@ -1,7 +1,11 @@
 //! Prepared statements, kept for the life of their connection.
 
+use futures_util::TryStreamExt as _;
+use futures_util::future::try_join_all;
 use std::collections::HashMap;
-use tokio_postgres::{Statement, Transaction};
+use std::fmt;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, Statement, Transaction};
 
 /// A handler that writes values into its SQL makes a new text each time; past
 /// this many, statements are no longer kept, so such a handler is slow rather
@@ -14,6 +18,33 @@ pub(crate) struct Statements {
     prepared: HashMap<Box<str>, Statement>,
 }
 
+/// A statement with its parameters, to go with others in one round trip.
+pub(crate) struct Step<'a> {
+    sql: &'static str,
+    parameters: Vec<Box<dyn ToSql + Sync + Send + 'a>>,
+}
+
+impl<'a> Step<'a> {
+    pub(crate) fn new(sql: &'static str) -> Self {
+        Self { sql, parameters: Vec::new() }
+    }
+
+    pub(crate) fn with(mut self, parameter: impl ToSql + Sync + Send + 'a) -> Self {
+        self.parameters.push(Box::new(parameter));
+        self
+    }
+
+    fn parameters(&self) -> impl ExactSizeIterator<Item = &(dyn ToSql + Sync)> {
+        self.parameters.iter().map(|parameter| -> &(dyn ToSql + Sync) { &**parameter })
+    }
+}
+
+impl fmt::Debug for Step<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Step").field("sql", &self.sql).finish_non_exhaustive()
+    }
+}
+
 impl Statements {
     pub(crate) async fn get(
         &mut self,
@@ -24,10 +55,50 @@ impl Statements {
             return Ok(statement.clone());
         }
         let statement = transaction.prepare(sql).await?;
-        if self.prepared.len() < KEPT {
+        self.keep(sql, &statement);
+        Ok(statement)
+    }
+
+    /// Each of them; those that were not there are prepared in one round trip.
+    async fn get_all(
+        &mut self,
+        transaction: &Transaction<'_>,
+        steps: &[Step<'_>],
+    ) -> Result<Vec<Statement>, tokio_postgres::Error> {
+        let kept = |step: &Step<'_>| self.prepared.get(step.sql).cloned();
+        let kept: Vec<Option<Statement>> = steps.iter().map(kept).collect();
+        let wanted = steps.iter().zip(kept).map(|(step, kept)| async move {
+            match kept {
+                Some(statement) => Ok(statement),
+                None => transaction.prepare(step.sql).await,
+            }
+        });
+        let statements = try_join_all(wanted).await?;
+        for (step, statement) in steps.iter().zip(&statements) {
+            self.keep(step.sql, statement);
+        }
+        Ok(statements)
+    }
+
+    /// Runs all of them in one round trip, in their order; returns the rows of each.
+    pub(crate) async fn run_all(
+        &mut self,
+        transaction: &Transaction<'_>,
+        steps: &[Step<'_>],
+    ) -> Result<Vec<Vec<Row>>, tokio_postgres::Error> {
+        let statements = self.get_all(transaction, steps).await?;
+        let runs = steps.iter().zip(&statements).map(|(step, statement)| async move {
+            let rows = transaction.query_raw(statement, step.parameters()).await?;
+            rows.try_collect().await
+        });
+        // Each future sends its statement when it is polled first, and they are polled in order.
+        try_join_all(runs).await
+    }
+
+    fn keep(&mut self, sql: &str, statement: &Statement) {
+        if self.prepared.len() < KEPT && !self.prepared.contains_key(sql) {
             self.prepared.insert(sql.into(), statement.clone());
         }
-        Ok(statement)
     }
 
     /// Forgets them all: after a change of a table an old plan can fail for ever.

@@ -6,8 +6,9 @@
 //! waits behind a gap).
 
 use crate::handler::{Mode, Tx};
+use crate::statements::Step;
 use envelope::{Event, Position};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use tokio_postgres::Row;
 
 /// Aggregate type and id.
@@ -149,8 +150,8 @@ pub(crate) fn sort_within_aggregates<T>(
 
 /// Reads and locks the progress of the candidates' aggregates.
 ///
-/// In key order, so that two hosts with the same aggregates wait for each other
-/// and do not deadlock. An aggregate without a row cannot be locked; [`advance`]
+/// In key order (the keys come so, and each is looked up in its turn), so that two hosts
+/// with the same aggregates wait for each other and do not deadlock. An aggregate without a row cannot be locked; [`Moves`]
 /// notices when another host was faster.
 pub(crate) async fn lock(
     tx: &mut Tx<'_>,
@@ -158,7 +159,7 @@ pub(crate) async fn lock(
     candidates: &[Candidate<'_>],
     mode: Mode,
 ) -> Result<Progress, tokio_postgres::Error> {
-    let keys: HashSet<Key> = candidates
+    let keys: BTreeSet<Key> = candidates
         .iter()
         .filter(|candidate| guarded(candidate.event, mode).is_some())
         .map(|candidate| key(candidate.event))
@@ -169,14 +170,17 @@ pub(crate) async fn lock(
     let (types, ids): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
     let rows = tx
         .query(
-            "select p.aggregate_type, p.aggregate_id, p.version, p.position
+            // A row at a time by its key: a plan made while the table was small would go on to
+            // read all of it when it has grown.
+            "select wanted.aggregate_type, wanted.aggregate_id, p.version, p.position
              from unnest($2::text[], $3::text[]) as wanted (aggregate_type, aggregate_id)
-             join relay.progress as p
-               on p.projection = $1
-               and p.aggregate_type = wanted.aggregate_type
-               and p.aggregate_id = wanted.aggregate_id
-             order by 1, 2
-             for update of p",
+             cross join lateral (
+               select version, position from relay.progress
+               where projection = $1
+                 and aggregate_type = wanted.aggregate_type
+                 and aggregate_id = wanted.aggregate_id
+               for update
+             ) as p",
             &[&projection, &types, &ids],
         )
         .await?;
@@ -189,6 +193,61 @@ fn position(text: &str) -> Position {
     text.parse().unwrap_or_default()
 }
 
+/// Writes where each aggregate came to: those with a row, then those without.
+///
+/// Each of them returns a row for each aggregate, or another host was faster with one ([`Moves::are_done`]).
+#[derive(Debug)]
+pub(crate) struct Moves<'a> {
+    steps: Vec<Step<'a>>,
+    /// How many aggregates each step moves.
+    counts: Vec<usize>,
+}
+
+impl<'a> Moves<'a> {
+    pub(crate) fn new(projection: &'a str, before: &Progress, after: &'a Progress) -> Self {
+        let moved = |(key, mark): &(&Key, &Mark)| before.get(*key) != Some(*mark);
+        let (known, new): (Vec<_>, Vec<_>) =
+            after.iter().filter(moved).partition(|(key, _)| before.contains_key(*key));
+        // Not an update: that would be joined with the arrays, by a plan that may read the whole table.
+        let update = "insert into relay.progress
+               (projection, aggregate_type, aggregate_id, version, position)
+             select $1, aggregate_type, aggregate_id, version, position
+             from unnest($2::text[], $3::text[], $4::bigint[], $5::text[])
+               as moved (aggregate_type, aggregate_id, version, position)
+             on conflict (projection, aggregate_type, aggregate_id)
+               do update set version = excluded.version, position = excluded.position
+             returning 1";
+        let insert = "insert into relay.progress
+               (projection, aggregate_type, aggregate_id, version, position)
+             select $1, aggregate_type, aggregate_id, version, position
+             from unnest($2::text[], $3::text[], $4::bigint[], $5::text[])
+               as moved (aggregate_type, aggregate_id, version, position)
+             order by 2, 3
+             on conflict do nothing
+             returning 1";
+        let mut moves = Self { steps: Vec::new(), counts: Vec::new() };
+        for (sql, entries) in [(update, known), (insert, new)] {
+            if !entries.is_empty() {
+                moves.counts.push(entries.len());
+                moves.steps.push(step(sql, projection, &entries));
+            }
+        }
+        moves
+    }
+
+    /// What is to be run; its rows come first among those that [`Moves::are_done`] is told.
+    pub(crate) fn take_steps(&mut self) -> Vec<Step<'a>> {
+        std::mem::take(&mut self.steps)
+    }
+
+    /// Whether each aggregate was moved; takes the rows of its steps off the front.
+    pub(crate) fn are_done(&self, rows: &mut impl Iterator<Item = Vec<Row>>) -> bool {
+        let returned: Vec<usize> =
+            self.counts.iter().filter_map(|_| rows.next()).map(|rows| rows.len()).collect();
+        returned == self.counts
+    }
+}
+
 /// Writes where each aggregate came to; false if another host was faster with one.
 pub(crate) async fn advance(
     tx: &mut Tx<'_>,
@@ -196,43 +255,18 @@ pub(crate) async fn advance(
     before: &Progress,
     after: &Progress,
 ) -> Result<bool, tokio_postgres::Error> {
-    let moved = |(key, mark): &(&Key, &Mark)| before.get(*key) != Some(*mark);
-    let (known, new): (Vec<_>, Vec<_>) =
-        after.iter().filter(moved).partition(|(key, _)| before.contains_key(*key));
-    for (entries, sql) in [
-        (
-            known,
-            "update relay.progress as p set version = moved.version, position = moved.position
-             from unnest($2::text[], $3::text[], $4::bigint[], $5::text[])
-               as moved (aggregate_type, aggregate_id, version, position)
-             where p.projection = $1
-               and p.aggregate_type = moved.aggregate_type
-               and p.aggregate_id = moved.aggregate_id",
-        ),
-        (
-            new,
-            "insert into relay.progress
-               (projection, aggregate_type, aggregate_id, version, position)
-             select $1, aggregate_type, aggregate_id, version, position
-             from unnest($2::text[], $3::text[], $4::bigint[], $5::text[])
-               as moved (aggregate_type, aggregate_id, version, position)
-             order by 2, 3
-             on conflict do nothing",
-        ),
-    ] {
-        if entries.is_empty() {
-            continue;
-        }
-        let types: Vec<&str> = entries.iter().map(|((kind, _), _)| kind.as_str()).collect();
-        let ids: Vec<&str> = entries.iter().map(|((_, id), _)| id.as_str()).collect();
-        let versions: Vec<i64> = entries.iter().map(|(_, mark)| mark.version).collect();
-        let positions: Vec<String> = entries.iter().map(|(_, mark)| written(**mark)).collect();
-        let rows = tx.execute(sql, &[&projection, &types, &ids, &versions, &positions]).await?;
-        if usize::try_from(rows) != Ok(entries.len()) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    let mut moves = Moves::new(projection, before, after);
+    let steps = moves.take_steps();
+    Ok(steps.is_empty() || moves.are_done(&mut tx.together(&steps).await?.into_iter()))
+}
+
+fn step<'a>(sql: &'static str, projection: &'a str, moved: &[(&'a Key, &'a Mark)]) -> Step<'a> {
+    Step::new(sql)
+        .with(projection)
+        .with(moved.iter().map(|((kind, _), _)| kind.as_str()).collect::<Vec<_>>())
+        .with(moved.iter().map(|((_, id), _)| id.as_str()).collect::<Vec<_>>())
+        .with(moved.iter().map(|(_, mark)| mark.version).collect::<Vec<_>>())
+        .with(moved.iter().map(|(_, mark)| written(**mark)).collect::<Vec<_>>())
 }
 
 fn written(mark: Mark) -> String {

@@ -17,7 +17,7 @@ mod latest;
 mod manual;
 mod poison;
 mod queue;
-mod replay;
 mod read_your_writes;
+mod replay;
 mod support;
 mod upkeep;

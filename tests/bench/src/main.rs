@@ -3,10 +3,13 @@
 mod broker;
 mod canned;
 mod clients;
+mod cold_start;
+mod consumer;
 mod debezium;
 mod latency;
 mod load;
 mod measure;
+mod projection;
 mod publish;
 mod report;
 mod sdk;
@@ -33,6 +36,8 @@ enum Command {
     Source(source::Options),
     /// Publish a backlog to a canned server, beside the bare SDK; the latency from commit to accepted.
     Publish(publish::Options),
+    /// Projections: with the consumer and by hand, by batch size; the Lambda function's cold start.
+    Consumer(consumer::Options),
     /// One of the clients, in a process of its own so that it can be measured.
     #[command(hide = true, subcommand)]
     Client(clients::Client),
@@ -44,6 +49,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Source(options) => runtime.block_on(source::run(options)),
         Command::Publish(options) => runtime.block_on(publish::run(options)),
+        Command::Consumer(options) => runtime.block_on(consumer::run(options)),
         Command::Client(options) => runtime.block_on(clients::run(options)),
     }
 }

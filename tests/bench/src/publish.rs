@@ -58,6 +58,9 @@ const LATENCIES: [u32; 4] = [0, 5, 15, 50];
 /// The pace of the latency, where the drain is at least twice as fast.
 const PACE: u32 = 5000;
 
+/// How many seconds Java is given to compile what it runs often, before its latency counts.
+const WARM_UP: u32 = 12;
+
 /// What one line of the table is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Case {
@@ -163,7 +166,7 @@ async fn beside(source: &Source, options: &Options, debezium: &Debezium) -> Resu
         at = &[];
     }
     for pace in at {
-        let late = latency::at(source, KEYS, *pace, options.seconds, reader).await?;
+        let late = latency::at(source, KEYS, *pace, options.seconds, WARM_UP, reader).await?;
         peak = peak.max(late.peak);
         let _ = write!(lines, "; at {pace}/s p50 {:.2} ms, p99 {:.2} ms", late.p50, late.p99);
     }
@@ -204,7 +207,7 @@ async fn with_keys(
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]
             let pace = PACE.min((line.rate / 2.0) as u32).max(1);
             let reader = Reader::Relay(to, options.limits);
-            let latency = latency::at(source, case.keys, pace, options.seconds, reader).await?;
+            let latency = latency::at(source, case.keys, pace, options.seconds, 0, reader).await?;
             line.peak = line.peak.max(latency.peak);
             line.latency = Some(latency);
         }

@@ -51,7 +51,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         println!("\n| commit to sink, at | reached | p50 ms | p99 ms |\n|--:|--:|--:|--:|");
         for rate in [1000, 5000, 10_000] {
             let reader = Reader::Relay(None, options.limits);
-            let late = latency::at(&source, KEYS, rate, options.seconds, reader).await?;
+            let late = latency::at(&source, KEYS, rate, options.seconds, 0, reader).await?;
             println!(
                 "| {}/s | {:.0}/s | {:.2} | {:.2} |",
                 late.rate, late.reached, late.p50, late.p99
