@@ -1,8 +1,8 @@
 //! Waiting until a projection has come so far: in SQL, and woken in Rust.
 
-use crate::support::{ReadModel as Database, Sent, deliver, sent};
+use crate::support::{ReadModel as Database, Recorder, Sent, deliver, sent};
 use consumer::Outcome::{Applied, Parked, Stale};
-use consumer::{Error, Mode, Pauses, ReadModel, TimedOut, Waited};
+use consumer::{Consumer, Error, Mode, Pauses, ReadModel, TimedOut, Waited};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -310,4 +310,25 @@ async fn an_event_is_found_under_the_day_of_its_id_and_under_any_other() {
         assert_eq!(deliver(&mut consumer, [&event]).await, [Applied], "{id}");
         assert_eq!(wait().await.unwrap(), Waited::Reached, "{id}");
     }
+}
+
+#[tokio::test]
+async fn a_consumers_role_needs_no_more_than_before_to_notify() {
+    let database = Database::start().await;
+    let role = "create role writer login password 'writer';
+        grant usage on schema relay to writer;
+        grant select, insert, update on relay.inbox, relay.progress, relay.parked,
+          relay.inbox_horizon, effects to writer";
+    database.client.batch_execute(role).await.unwrap();
+    let url = database.postgres.url(&database.database);
+    let dsn = url.replacen("postgres:postgres@", "writer:writer@", 1).parse().unwrap();
+    let mut consumer = Consumer::new(Recorder::new(Mode::Versioned), &dsn);
+    let read_model = ReadModel::connect_with(&database.dsn(), WOKEN_ALONE).await.unwrap();
+    let deliver = async {
+        announced(&database, 1).await;
+        assert_eq!(deliver(&mut consumer, [&sent("a", 1)]).await, [Applied]);
+    };
+    let wait = read_model.await_version("recorder", "thing", "a", 1, LONG);
+    let (waited, ()) = tokio::join!(wait, deliver);
+    assert_eq!(waited.unwrap(), Waited::Reached);
 }
