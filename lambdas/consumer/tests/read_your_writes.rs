@@ -1,20 +1,21 @@
 //! Waiting until a projection has come so far: in SQL, and woken in Rust.
 
-use crate::support::{ReadModel as Database, Sent, deliver, sent};
+use crate::support::{ReadModel as Database, Recorder, Sent, deliver, sent};
 use consumer::Outcome::{Applied, Parked, Stale};
-use consumer::{Error, Mode, Pauses, ReadModel, TimedOut, Waited};
+use consumer::{Consumer, Error, Mode, Pauses, ReadModel, TimedOut, Waited};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
 /// No test waits that long unless what it waits for does not come.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(50);
 
-/// Asks once, and then only when it is notified, or when the test has long failed.
-const WOKEN_ALONE: Pauses =
-    Pauses { first: Duration::from_secs(3600), longest: Duration::from_secs(3600) };
+/// Longer than any test: a wait of an hour that asks by itself after an hour is ended by a
+/// notification alone, as it asks once more when its time is over.
+const HOUR: Duration = Duration::from_secs(3600);
+const WOKEN_ALONE: Pauses = Pauses { first: HOUR, longest: HOUR };
 
 /// Waits until so many waits are announced.
 async fn announced(database: &Database, waits: i64) {
@@ -92,15 +93,16 @@ async fn a_notification_wakes_a_wait() {
     let mut consumer = database.consumer(Mode::Versioned);
     let read_model = ReadModel::connect_with(&database.dsn(), WOKEN_ALONE).await.unwrap();
     let (first, second) = (sent("a", 1), sent("a", 2));
-    let version = |version| read_model.await_version("recorder", "thing", "a", version, LONG);
+    let version = |version| read_model.await_version("recorder", "thing", "a", version, HOUR);
     // Pauses are an hour: only a notification ends these. An aggregate's first progress is a row
     // that is inserted, its next one that is changed.
     let deliver_first = async {
         announced(&database, 2).await;
         assert_eq!(deliver(&mut consumer, [&first]).await, [Applied]);
     };
-    let event = read_model.await_event("recorder", id(&first), LONG);
-    let (one, event, ()) = tokio::join!(version(1), event, deliver_first);
+    let event = read_model.await_event("recorder", id(&first), HOUR);
+    let (one, event, ()) =
+        timeout(LONG, async { tokio::join!(version(1), event, deliver_first) }).await.unwrap();
     assert_eq!((one.unwrap(), event.unwrap()), (Waited::Reached, Waited::Reached));
     // What is over is taken back, so that no consumer notifies of it.
     announced(&database, 0).await;
@@ -108,7 +110,8 @@ async fn a_notification_wakes_a_wait() {
         announced(&database, 1).await;
         assert_eq!(deliver(&mut consumer, [&second]).await, [Applied]);
     };
-    let (two, ()) = tokio::join!(version(2), deliver_second);
+    let (two, ()) =
+        timeout(LONG, async { tokio::join!(version(2), deliver_second) }).await.unwrap();
     assert_eq!(two.unwrap(), Waited::Reached);
     announced(&database, 0).await;
 }
@@ -171,7 +174,7 @@ async fn many_wait_on_one_connection_and_each_for_its_own() {
         let read_model = read_model.clone();
         waits.spawn(async move {
             let id = aggregate.to_string();
-            let waited = read_model.await_version("recorder", "thing", &id, 1, LONG).await;
+            let waited = read_model.await_version("recorder", "thing", &id, 1, HOUR).await;
             (aggregate, waited.unwrap())
         });
     }
@@ -235,7 +238,7 @@ async fn a_wait_outlives_its_connection() {
     let database = Database::start().await;
     let mut consumer = database.consumer(Mode::Versioned);
     let read_model = ReadModel::connect_with(&database.dsn(), WOKEN_ALONE).await.unwrap();
-    let wait = read_model.await_version("recorder", "thing", "a", 1, LONG);
+    let wait = read_model.await_version("recorder", "thing", "a", 1, HOUR);
     let disturb = async {
         announced(&database, 1).await;
         let kill = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'read_model'";
@@ -244,7 +247,7 @@ async fn a_wait_outlives_its_connection() {
         announced(&database, 2).await;
         assert_eq!(deliver(&mut consumer, [&sent("a", 1)]).await, [Applied]);
     };
-    let (waited, ()) = tokio::join!(wait, disturb);
+    let (waited, ()) = timeout(LONG, async { tokio::join!(wait, disturb) }).await.unwrap();
     assert_eq!(waited.unwrap(), Waited::Reached);
 }
 
@@ -310,4 +313,25 @@ async fn an_event_is_found_under_the_day_of_its_id_and_under_any_other() {
         assert_eq!(deliver(&mut consumer, [&event]).await, [Applied], "{id}");
         assert_eq!(wait().await.unwrap(), Waited::Reached, "{id}");
     }
+}
+
+#[tokio::test]
+async fn a_consumers_role_needs_no_more_than_before_to_notify() {
+    let database = Database::start().await;
+    let role = "create role writer login password 'writer';
+        grant usage on schema relay to writer;
+        grant select, insert, update on relay.inbox, relay.progress, relay.parked,
+          relay.inbox_horizon, effects to writer";
+    database.client.batch_execute(role).await.unwrap();
+    let url = database.postgres.url(&database.database);
+    let dsn = url.replacen("postgres:postgres@", "writer:writer@", 1).parse().unwrap();
+    let mut consumer = Consumer::new(Recorder::new(Mode::Versioned), &dsn);
+    let read_model = ReadModel::connect_with(&database.dsn(), WOKEN_ALONE).await.unwrap();
+    let deliver = async {
+        announced(&database, 1).await;
+        assert_eq!(deliver(&mut consumer, [&sent("a", 1)]).await, [Applied]);
+    };
+    let wait = read_model.await_version("recorder", "thing", "a", 1, HOUR);
+    let (waited, ()) = timeout(LONG, async { tokio::join!(wait, deliver) }).await.unwrap();
+    assert_eq!(waited.unwrap(), Waited::Reached);
 }
