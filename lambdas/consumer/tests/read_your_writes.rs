@@ -284,9 +284,11 @@ async fn what_was_parked_or_overtaken_does_not_hold_up_those_who_wait() {
     let mut consumer = database.consumer(Mode::Latest);
     let parked = sent("a", 3).kind("reject");
     assert_eq!(deliver(&mut consumer, [&parked]).await, [Parked]);
-    assert_eq!(wait(3).await.unwrap(), Waited::Reached);
     let event = read_model.await_event("recorder", id(&parked), Duration::ZERO).await;
-    assert_eq!(event.unwrap(), Waited::Reached);
+    assert_eq!(event.unwrap(), Waited::Reached, "it is done with");
+    assert_eq!(wait(3).await.unwrap(), Waited::TimedOut, "what it says is not in the read model");
+    assert_eq!(deliver(&mut consumer, [&sent("a", 4)]).await, [Applied]);
+    assert_eq!(wait(3).await.unwrap(), Waited::Reached);
     assert_eq!(deliver(&mut consumer, [&sent("a", 2)]).await, [Stale]);
     assert_eq!(wait(2).await.unwrap(), Waited::Reached);
 }
