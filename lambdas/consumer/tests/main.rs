@@ -12,6 +12,7 @@ mod deadline;
 mod delivery;
 mod emit;
 mod latest;
+mod plans;
 mod poison;
 mod replay;
 mod support;
