@@ -16,6 +16,7 @@ mod emit;
 mod latest;
 mod manual;
 mod observed;
+mod plans;
 mod poison;
 mod pooler;
 mod queue;
