@@ -33,8 +33,9 @@ pub trait Handler: Send + Sync {
     ///
     /// # Errors
     /// [`HandlerError::Retry`] to have the event delivered again,
-    /// [`HandlerError::Reject`] to park it. A database error, passed on with
-    /// `?`, is tried again. What was written through `tx` is rolled back in each case.
+    /// [`HandlerError::Reject`] to park it. A database error, passed on with `?`, is tried
+    /// again, but for data that Postgres cannot store: that is rejected. What was written
+    /// through `tx` is rolled back in each case.
     fn handle(
         &self,
         event: &Event,
@@ -83,7 +84,20 @@ pub enum HandlerError {
     Reject(String),
     /// The database refused or is gone: the event goes back to the queue.
     #[error("the database refused")]
-    Database(#[from] tokio_postgres::Error),
+    Database(#[source] tokio_postgres::Error),
+}
+
+/// Postgres says in class 22 that the data itself is at fault (a NUL in a text, a number out of
+/// range): it stays so however often it comes, and the event is rejected.
+impl From<tokio_postgres::Error> for HandlerError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        match error.as_db_error() {
+            Some(db) if db.code().code().starts_with("22") => {
+                Self::Reject(format!("the data cannot be stored: {}", db.message()))
+            }
+            _ => Self::Database(error),
+        }
+    }
 }
 
 /// A payload of another shape than expected stays so: the event is rejected.
