@@ -9,6 +9,7 @@
 
 use crate::batch::Outcome;
 use crate::database::Session;
+use crate::effect;
 use crate::error::Error;
 use crate::handler::{Handler, HandlerError, Mode, Tx};
 use crate::inbox;
@@ -83,9 +84,10 @@ pub(crate) async fn apply<H: Handler>(
     items: &[Item<'_>],
     manner: Manner<'_>,
 ) -> Result<Vec<Outcome>, Undone> {
-    let pooled = session.is_pooled();
+    let (pooled, performs) = (session.is_pooled(), session.performs());
     let (transaction, statements) = session.begin().await.map_err(Undone::NotBegun)?;
     let mut tx = Tx::new(&transaction, statements);
+    tx.performs = performs;
     let worked = work(&mut tx, handler, items, manner).await;
     if pooled {
         // Behind a pooler the next transaction may be another server connection's: what was
@@ -132,6 +134,7 @@ async fn work<H: Handler>(
             Fate::Handle => {
                 tx.begin_event(name, item.event);
                 handler.handle(item.event, tx).await?;
+                effect::note(tx, name, item.event, item.record).await?;
                 tx.ensure_alive().await?;
                 Outcome::Applied
             }

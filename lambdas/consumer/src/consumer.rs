@@ -7,6 +7,7 @@ use crate::apply::{Item, Manner, Undone, apply};
 use crate::batch::{Batch, Outcome, Report};
 use crate::claim_check::{ClaimChecks, redeem};
 use crate::database::{Database, Session};
+use crate::effect::Effects;
 use crate::error::{Error, chain, describe, is_contention, is_lost};
 use crate::handler::Handler;
 use crate::record::{Content, Record};
@@ -40,8 +41,9 @@ pub struct Consumer<H> {
     handler: H,
     database: Database,
     claim_checks: Option<ClaimChecks>,
+    pub(crate) effects: Option<Effects>,
     /// An event that was received so often is parked where it would go back to the queue.
-    park_after: Option<u32>,
+    pub(crate) park_after: Option<u32>,
     /// When it was last asked whether parked events are to be replayed.
     replays_seen: Option<Instant>,
 }
@@ -54,6 +56,7 @@ impl<H: Handler> Consumer<H> {
             handler,
             database: Database::new(read_model.clone()),
             claim_checks: None,
+            effects: None,
             park_after: None,
             replays_seen: None,
         }
@@ -81,6 +84,14 @@ impl<H: Handler> Consumer<H> {
     #[must_use]
     pub fn with_claim_checks(self, claim_checks: ClaimChecks) -> Self {
         Self { claim_checks: Some(claim_checks), ..self }
+    }
+
+    /// The same, performing the effects outside the database that the handler asks for
+    /// ([`Tx::effect`](crate::Tx::effect)).
+    #[must_use]
+    pub fn with_effects(mut self, effects: Effects) -> Self {
+        self.database.with_effects();
+        Self { effects: Some(effects), ..self }
     }
 
     /// Connects now rather than with the first delivery.
@@ -124,6 +135,7 @@ impl<H: Handler> Consumer<H> {
             }
         }
         self.replay_when_asked(batch.records().is_empty(), deadline).await;
+        self.perform_effects(&mut batch, deadline).await;
         let report = batch.finish();
         tracing::info!(
             projection = self.handler.name(),
@@ -317,6 +329,11 @@ impl<H: Handler> Consumer<H> {
     pub(crate) async fn at_work(&mut self) -> Result<(&H, &mut Session), Error> {
         let session = self.database.session(self.handler.name()).await?;
         Ok((&self.handler, session))
+    }
+
+    /// The next use makes a new connection.
+    pub(crate) fn reconnect(&mut self) {
+        self.database.discard();
     }
 
     /// Makes the connection usable again after a rollback, or gives it up.

@@ -17,7 +17,7 @@ use tokio_postgres::{Row, Transaction};
 /// The event's inbox row and the handler's writes are one transaction, so an
 /// event has its effect once however often it is delivered. A handler reads and
 /// writes through `tx` alone: it runs again for an event whose earlier run was
-/// rolled back, and whatever it does elsewhere can happen more than once.
+/// rolled back, and whatever it does elsewhere can happen more than once: [`Tx::effect`] is for that.
 pub trait Handler: Send + Sync {
     /// The name that its inbox and its progress are kept under.
     ///
@@ -118,11 +118,15 @@ pub struct Tx<'a> {
     suspect: bool,
     /// What is being handled, for the events that the handler emits.
     pub(crate) cause: Option<Cause>,
+    /// Whether the consumer performs effects outside the database.
+    pub(crate) performs: bool,
+    /// What the handler has noted to be done after the commit.
+    pub(crate) effect: Option<String>,
 }
 
 impl<'a> Tx<'a> {
     pub(crate) fn new(transaction: &'a Transaction<'a>, statements: &'a mut Statements) -> Self {
-        Self { transaction, statements, suspect: false, cause: None }
+        Self { transaction, statements, suspect: false, cause: None, performs: false, effect: None }
     }
 
     /// Runs a statement and returns how many rows it touched.
@@ -174,6 +178,7 @@ impl<'a> Tx<'a> {
     /// The next statements are for this event.
     pub(crate) fn begin_event(&mut self, projection: &str, event: &Event) {
         self.cause = Some(Cause::new(projection, event));
+        self.effect = None;
     }
 
     pub(crate) fn forget_statements(&mut self) {

@@ -10,6 +10,7 @@
 use crate::apply::{Item, Undone};
 use crate::consumer::Consumer;
 use crate::database::Session;
+use crate::effect;
 use crate::error::{Error, describe, is_lost};
 use crate::handler::{Handler, Tx};
 use crate::inbox;
@@ -113,8 +114,10 @@ async fn replay<H: Handler>(
     handler: &H,
     id: i64,
 ) -> Result<Option<Verdict>, Undone> {
+    let performs = session.performs();
     let (transaction, statements) = session.begin().await.map_err(Undone::NotBegun)?;
     let mut tx = Tx::new(&transaction, statements);
+    tx.performs = performs;
     let worked = work(&mut tx, handler, id).await;
     tx.forget_statements();
     match worked {
@@ -159,6 +162,7 @@ async fn work<H: Handler>(
     inbox::record(tx, name, &[(event, None)]).await?;
     tx.begin_event(name, event);
     handler.handle(event, tx).await?;
+    effect::note(tx, name, event, &record).await?;
     tx.ensure_alive().await?;
     match version::advance(tx, name, &before, &after).await? {
         true => Ok(Some(verdict)),
