@@ -3,7 +3,7 @@
 use crate::ministack::{MiniStack, point_at, python};
 use crate::process::command;
 use anyhow::{Context, Result, bail};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The stack's name, and so the prefix of what it makes.
 const STACK: &str = "relay-demo";
@@ -21,6 +21,17 @@ pub struct Deployed {
     pub function: String,
 }
 
+/// The functions' binaries.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Functions {
+    /// The life of an order as one row.
+    pub order_summary: PathBuf,
+    /// Orders beside their customers.
+    pub customer_orders: PathBuf,
+    /// A call for each paid order.
+    pub notifier: PathBuf,
+}
+
 /// Runs the AWS command line against MiniStack; returns what it printed.
 ///
 /// # Errors
@@ -36,27 +47,24 @@ pub fn aws(ministack: &MiniStack, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Deploys `infra/template.yaml` with this binary as the function.
+/// Deploys `infra/template.yaml` with these functions; the notifier calls `notify_url`.
 ///
 /// # Errors
 /// When a step fails.
 pub fn deploy(
     ministack: &MiniStack,
-    binary: &Path,
+    functions: &Functions,
     read_model_url: &str,
+    notify_url: &str,
     folder: &Path,
 ) -> Result<Deployed> {
-    let bootstrap = folder.join("bootstrap");
-    std::fs::copy(binary, &bootstrap)
-        .with_context(|| format!("copy the function {}", binary.display()))?;
-    let zip = folder.join("order_summary.zip");
-    let packed = command(&python().join("bin/python"), "TERM", None)
-        .args(["-m", "zipfile", "-c"])
-        .args([&zip, &bootstrap])
-        .status()
-        .context("pack the function")?;
-    if !packed.success() {
-        bail!("the function could not be packed into {}", zip.display());
+    let code = folder.join("code");
+    for (name, binary) in [
+        ("order_summary", &functions.order_summary),
+        ("customer_orders", &functions.customer_orders),
+        ("notifier", &functions.notifier),
+    ] {
+        pack(name, binary, folder, &code)?;
     }
     let template = crate::workspace().join("infra/template.yaml");
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
@@ -66,8 +74,9 @@ pub fn deploy(
         &[
             "s3",
             "cp",
-            &zip.to_string_lossy(),
-            "s3://relay-code/order_summary.zip",
+            &code.to_string_lossy(),
+            "s3://relay-code",
+            "--recursive",
             "--only-show-errors",
         ],
     )?;
@@ -85,6 +94,9 @@ pub fn deploy(
             "--parameter-overrides",
             "CodeBucket=relay-code",
             "CodeKey=order_summary.zip",
+            "CustomerOrdersCodeKey=customer_orders.zip",
+            "NotifierCodeKey=notifier.zip",
+            &format!("NotifyUrl={notify_url}"),
             &format!("ReadModelUrl={read_model_url}"),
             &format!("Architecture={architecture}"),
         ],
@@ -106,6 +118,27 @@ pub fn deploy(
         ],
     )?;
     Ok(deployed)
+}
+
+/// A zip file with one executable, as Lambda wants it.
+fn pack(name: &str, binary: &Path, folder: &Path, code: &Path) -> Result<()> {
+    let own = folder.join(name);
+    for folder in [&own, code] {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("make the folder {}", folder.display()))?;
+    }
+    let (bootstrap, zip) = (own.join("bootstrap"), code.join(format!("{name}.zip")));
+    std::fs::copy(binary, &bootstrap)
+        .with_context(|| format!("copy the function {}", binary.display()))?;
+    let packed = command(&python().join("bin/python"), "TERM", None)
+        .args(["-m", "zipfile", "-c"])
+        .args([&zip, &bootstrap])
+        .status()
+        .context("pack the function")?;
+    if !packed.success() {
+        bail!("the function could not be packed into {}", zip.display());
+    }
+    Ok(())
 }
 
 fn outputs(ministack: &MiniStack) -> Result<Deployed> {

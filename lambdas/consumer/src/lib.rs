@@ -125,6 +125,11 @@ pub use {serde, serde_json};
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+/// So does that of the page on side effects.
+#[cfg(doctest)]
+#[doc = include_str!("../../../relay/docs/side-effects.md")]
+struct SideEffects;
+
 /// So does that of the page on large events.
 #[cfg(all(doctest, feature = "s3"))]
 #[doc = include_str!("../../../relay/docs/large-events.md")]

@@ -44,9 +44,9 @@ fn permutations(left: &[Sent]) -> Vec<Vec<Sent>> {
 async fn the_list_is_the_same_in_whatever_order_events_come_and_however_often() {
     let read_model = ReadModel::start().await;
     let mut consumer = consumer(&read_model);
-    // A delivery for each event, so that every order of arrival is one of application too where
-    // versions allow it; and every third order of arrival in one batch, twice over.
-    for (n, order) in permutations(&story()).into_iter().enumerate() {
+    // Every seventh of the 720 orders of arrival: one event to a delivery, so that the order of
+    // arrival is that of application where versions allow it, or all in one batch, twice over.
+    for (n, order) in permutations(&story()).into_iter().step_by(7).enumerate() {
         if n % 3 == 0 {
             let twice: Vec<Sent> = order.iter().chain(&order).cloned().collect();
             deliver(&mut consumer, &twice).await;

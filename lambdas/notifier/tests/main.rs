@@ -7,6 +7,5 @@
 )]
 
 mod calls;
-mod receiver;
 mod support;
 mod tls;

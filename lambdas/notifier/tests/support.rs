@@ -1,12 +1,13 @@
 //! A fresh read model, the function, and the events of orders.
 
-use crate::receiver::Receiver;
 use consumer::{Consumer, Outcome, Record, Typed};
 use dsn::Dsn;
 use local::postgres::Postgres;
+use local::receiver::Receiver;
 use notifier::{Notifier, Target};
 use serde_json::json;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 pub(crate) struct ReadModel {
@@ -79,4 +80,19 @@ pub(crate) async fn deliver(
 ) -> Vec<Outcome> {
     let report = function.deliver(records.into_iter().collect()).await.unwrap();
     report.outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// How often the receiver was called for each event, sorted.
+pub(crate) fn calls(receiver: &Receiver) -> Vec<u32> {
+    let mut counts: Vec<u32> = receiver.calls().into_values().collect();
+    counts.sort_unstable();
+    counts
+}
+
+pub(crate) async fn called(receiver: &Receiver, times: usize) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while receiver.bodies().len() < times {
+        assert!(Instant::now() < deadline, "expected {times} calls, found {:?}", receiver.bodies());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
