@@ -82,6 +82,7 @@ async fn ten_kills_in_the_middle_of_the_load_lose_nothing_and_leave_the_read_mod
         url: world.postgres.url(&world.database),
         connections: 8,
         orders: 1_000_000,
+        customers: 0,
         time: None,
         seed,
         pause: Duration::from_millis(8),

@@ -38,6 +38,7 @@ async fn faults_of_the_broker_lose_nothing_and_reorder_nothing() -> Result<()> {
         url: world.postgres.url(&world.database),
         connections: 4,
         orders: 150,
+        customers: 0,
         time: None,
         seed: 7,
         pause: Duration::ZERO,

@@ -59,7 +59,7 @@ fn the_consumers_core_does_without_the_aws_sdk() {
 #[test]
 fn no_test_crate_is_in_the_product() {
     let metadata = metadata();
-    for name in ["relay", "consumer", "order_summary"] {
+    for name in ["relay", "consumer", "order_summary", "customer_orders", "notifier"] {
         for needed in needs(&metadata, name) {
             assert!(
                 !["proptest", "tempfile", "local", "tests"].contains(&needed.as_str()),

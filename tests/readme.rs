@@ -11,7 +11,7 @@ fn blocks(language: &str) -> Vec<&'static str> {
 }
 
 /// The manual.
-const PAGES: [(&str, &str); 12] = [
+const PAGES: [(&str, &str); 13] = [
     ("aws", include_str!("../relay/docs/aws.md")),
     ("connection", include_str!("../relay/docs/connection.md")),
     ("dead-letters", include_str!("../relay/docs/dead-letters.md")),
@@ -21,6 +21,7 @@ const PAGES: [(&str, &str); 12] = [
     ("ordering", include_str!("../relay/docs/ordering.md")),
     ("large-events", include_str!("../relay/docs/large-events.md")),
     ("performance", include_str!("../relay/docs/performance.md")),
+    ("side-effects", include_str!("../relay/docs/side-effects.md")),
     ("slots", include_str!("../relay/docs/slots.md")),
     ("tables", include_str!("../relay/docs/tables.md")),
     ("values", include_str!("../relay/docs/values.md")),
@@ -96,6 +97,7 @@ async fn the_sql_of_the_manual_runs() -> Result<()> {
     client
         .batch_execute("create table customers (id int primary key); create role rds_iam")
         .await?;
+    local::migrations::apply(&client, "sql/read_model").await?;
     let mut run = 0;
     for (page, text) in PAGES {
         for block in blocks_of(text, "sql") {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use local::orders::{Workload, Written, write};
 use local::stack::{SHOP_DATABASE, Stack};
-use local::verdict::judge;
+use local::verdict::{judge, judge_all};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ async fn orders_arrive_in_the_read_model_through_sns_sqs_and_lambda() -> Result<
         url: stack.url(SHOP_DATABASE),
         connections: 4,
         orders: 40,
+        customers: 30,
         time: None,
         seed: 3,
         pause: Duration::ZERO,
@@ -23,11 +24,16 @@ async fn orders_arrive_in_the_read_model_through_sns_sqs_and_lambda() -> Result<
     let written = Arc::new(Written::default());
     write(&workload, Arc::clone(&written)).await?;
     let (shop, read_model) = (stack.shop().await?, stack.read_model().await?);
-    let committed = i64::try_from(written.committed.load(Ordering::Relaxed))?;
+    let committed = i64::try_from(written.effects.load(Ordering::Relaxed))?;
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {
-        let projected: i64 =
-            read_model.query_one("select count(*) from relay.inbox", &[]).await?.get(0);
+        let projected: i64 = read_model
+            .query_one(
+                "select (select count(*) from relay.inbox) - (select count(*) from relay.effect)",
+                &[],
+            )
+            .await?
+            .get(0);
         if projected >= committed {
             break;
         }
@@ -38,7 +44,7 @@ async fn orders_arrive_in_the_read_model_through_sns_sqs_and_lambda() -> Result<
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let verdict = judge(&shop, &read_model).await?;
+    let verdict = judge_all(&shop, &read_model, &stack.receiver.calls()).await?;
     assert!(verdict.is_yes(), "{verdict}");
 
     // The judge can say no: each clause once.

@@ -11,6 +11,14 @@ create table orders (
   cancelled_at timestamptz
 );
 
+create table customers (
+  customer_id text primary key,
+  first_name text not null,
+  last_name text not null,
+  city text not null,
+  version bigint not null
+);
+
 create table order_item (
   order_id text not null references orders,
   sku text not null,

@@ -21,6 +21,17 @@ pub struct Deployed {
     pub function: String,
 }
 
+/// The functions' binaries.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Functions {
+    /// The life of an order as one row.
+    pub order_summary: PathBuf,
+    /// Orders beside their customers.
+    pub customer_orders: PathBuf,
+    /// A call for each paid order.
+    pub notifier: PathBuf,
+}
+
 /// Runs the AWS command line against MiniStack; returns what it printed.
 ///
 /// # Errors
@@ -36,17 +47,25 @@ pub fn aws(ministack: &MiniStack, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Deploys `infra/template.yaml` with this binary as the function.
+/// Deploys `infra/template.yaml` with these functions; the notifier calls `notify_url`.
 ///
 /// # Errors
 /// When a step fails.
 pub fn deploy(
     ministack: &MiniStack,
-    binary: &Path,
+    functions: &Functions,
     read_model_url: &str,
+    notify_url: &str,
     folder: &Path,
 ) -> Result<Deployed> {
-    let zip = pack(binary, folder)?;
+    let code = folder.join("code");
+    for (name, binary) in [
+        ("order_summary", &functions.order_summary),
+        ("customer_orders", &functions.customer_orders),
+        ("notifier", &functions.notifier),
+    ] {
+        pack(name, binary, folder, &code)?;
+    }
     let template = crate::workspace().join("infra/template.yaml");
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
     aws(ministack, &["s3", "mb", "s3://relay-code"])?;
@@ -55,8 +74,9 @@ pub fn deploy(
         &[
             "s3",
             "cp",
-            &zip.to_string_lossy(),
-            "s3://relay-code/order_summary.zip",
+            &code.to_string_lossy(),
+            "s3://relay-code",
+            "--recursive",
             "--only-show-errors",
         ],
     )?;
@@ -74,6 +94,9 @@ pub fn deploy(
             "--parameter-overrides",
             "CodeBucket=relay-code",
             "CodeKey=order_summary.zip",
+            "CustomerOrdersCodeKey=customer_orders.zip",
+            "NotifierCodeKey=notifier.zip",
+            &format!("NotifyUrl={notify_url}"),
             &format!("ReadModelUrl={read_model_url}"),
             &format!("Architecture={architecture}"),
         ],
@@ -97,15 +120,19 @@ pub fn deploy(
     Ok(deployed)
 }
 
-/// Packs this binary into the function's zip file, in this folder.
+/// Packs this binary into a zip file of the folder `code`, as Lambda wants it; works in `folder`.
 ///
 /// # Errors
 /// When the binary is not there, or cannot be packed.
-pub fn pack(binary: &Path, folder: &Path) -> Result<PathBuf> {
-    let bootstrap = folder.join("bootstrap");
+pub fn pack(name: &str, binary: &Path, folder: &Path, code: &Path) -> Result<PathBuf> {
+    let own = folder.join(name);
+    for folder in [&own, code] {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("make the folder {}", folder.display()))?;
+    }
+    let (bootstrap, zip) = (own.join("bootstrap"), code.join(format!("{name}.zip")));
     std::fs::copy(binary, &bootstrap)
         .with_context(|| format!("copy the function {}", binary.display()))?;
-    let zip = folder.join("order_summary.zip");
     let packed = command(&python().join("bin/python"), "TERM", None)
         .args(["-m", "zipfile", "-c"])
         .args([&zip, &bootstrap])

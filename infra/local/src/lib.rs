@@ -4,6 +4,8 @@
 //! deploy the template, how an order is written, and what must then stand in the
 //! read model. Must not know: the relay's or the consumer's insides.
 
+mod customers;
+
 pub mod deploy;
 pub mod latency;
 pub mod migrations;
@@ -11,6 +13,7 @@ pub mod ministack;
 pub mod orders;
 pub mod postgres;
 pub mod process;
+pub mod receiver;
 pub mod stack;
 pub mod verdict;
 

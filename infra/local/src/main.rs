@@ -5,7 +5,7 @@ use clap::Parser;
 use local::latency::measure;
 use local::orders::{Workload, Written, write};
 use local::stack::{READ_MODEL_DATABASE, SHOP_DATABASE, Stack};
-use local::verdict::judge;
+use local::verdict::judge_all;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,12 +14,15 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_postgres::Client;
 
+/// How many of the 500 customers that orders name register sooner or later.
+const CUSTOMERS: u32 = 450;
+
 /// Without any progress for this long, something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The writers wait while more events than this are on their way: MiniStack runs a FIFO
+/// The writers wait while more effects than this are to come: MiniStack runs a FIFO
 /// queue's function one batch at a time, and searches the whole queue for each.
-const MOST_BEHIND: u64 = 500;
+const MOST_BEHIND: u64 = 1000;
 
 /// Writes orders in a real Postgres and watches them arrive in the read model, through
 /// logical replication, SNS, SQS and a Lambda function.
@@ -87,6 +90,7 @@ async fn demo(arguments: &Arguments) -> Result<bool> {
         url: stack.url(SHOP_DATABASE),
         connections: 8,
         orders: if arguments.seconds.is_some() { u64::MAX / 2 } else { arguments.orders },
+        customers: CUSTOMERS,
         time: arguments.seconds.map(Duration::from_secs),
         seed: arguments.seed,
         pause: Duration::ZERO,
@@ -107,7 +111,7 @@ async fn demo(arguments: &Arguments) -> Result<bool> {
     });
     watch(&stack, &read_model, &written, writing).await?;
 
-    let verdict = judge(&shop, &read_model).await?;
+    let verdict = judge_all(&shop, &read_model, &stack.receiver.calls()).await?;
     let latency = measure(&shop, &read_model).await?;
     println!("\n{verdict}");
     println!(
@@ -150,18 +154,20 @@ async fn watch(
             all_written = true;
         }
         let committed = written.committed.load(Ordering::Relaxed);
-        let row = read_model.query_one("select count(*) from relay.inbox", &[]).await?;
+        let sql = "select (select count(*) from relay.inbox) - (select count(*) from relay.effect)";
+        let row = read_model.query_one(sql, &[]).await?;
         let projected = u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
         written.projected.store(projected, Ordering::Relaxed);
         if (committed, projected) != last {
             (last, moved) = ((committed, projected), Instant::now());
         }
-        let done = all_written && projected >= committed;
+        let effects = written.effects.load(Ordering::Relaxed);
+        let done = all_written && projected >= effects;
         if done || terminal || shown.elapsed() > Duration::from_secs(5) {
             shown = Instant::now();
             let rolled_back = written.rolled_back.load(Ordering::Relaxed);
             let line = format!(
-                "{:5.1} s  {committed} events committed, {rolled_back} transactions rolled back, {projected} events projected",
+                "{:5.1} s  {committed} events committed, {rolled_back} transactions rolled back, {projected} of {effects} effects",
                 began.elapsed().as_secs_f64()
             );
             if terminal {
@@ -179,7 +185,7 @@ async fn watch(
         }
         if moved.elapsed() > PATIENCE {
             bail!(
-                "nothing has moved for {PATIENCE:?}: {committed} committed, {projected} projected\n\n{}",
+                "nothing has moved for {PATIENCE:?}: {committed} committed, {projected} effects\n\n{}",
                 stack.logs()
             );
         }
@@ -198,6 +204,10 @@ async fn keep(stack: &Stack) {
     );
     println!(
         "  the summaries   psql '{}' -c 'select * from order_summary limit 5'",
+        stack.url(READ_MODEL_DATABASE)
+    );
+    println!(
+        "  the list        psql '{}' -c 'select * from customer_orders limit 5'",
         stack.url(READ_MODEL_DATABASE)
     );
     println!(

@@ -1,8 +1,9 @@
-//! The workload: orders that live and die through eight connections.
+//! The workload: orders that live and die through eight connections, and customers beside them.
 //!
-//! Each step of an order's life is one real transaction that changes the shop's
+//! Each step of a life is one real transaction that changes the shop's
 //! tables and inserts into the outbox; one in ten is rolled back.
 
+use crate::customers::{self, Customer};
 use anyhow::{Context, Result};
 use fastrand::Rng;
 use std::sync::Arc;
@@ -26,13 +27,15 @@ pub struct Workload {
     pub connections: u32,
     /// How many orders to bring to their end.
     pub orders: u64,
+    /// How many customers register meanwhile; orders name one of 500, whoever registers.
+    pub customers: u32,
     /// Begin no new order after this long, whatever their number.
     pub time: Option<Duration>,
     /// Decides every random choice.
     pub seed: u64,
     /// A pause between transactions, for a load that is not a flood.
     pub pause: Duration,
-    /// The writers wait while more events than this are committed and not projected.
+    /// The writers wait while more effects than this are to come.
     pub most_behind: u64,
 }
 
@@ -43,9 +46,11 @@ pub struct Written {
     pub orders: AtomicU64,
     /// Events of committed transactions.
     pub committed: AtomicU64,
+    /// Effects of those events: one for each function of the template that takes it.
+    pub effects: AtomicU64,
     /// Transactions rolled back.
     pub rolled_back: AtomicU64,
-    /// Events that had their effect, as far as the observer has told.
+    /// Effects that are there, as far as the observer has told.
     pub projected: AtomicU64,
 }
 
@@ -62,7 +67,9 @@ pub async fn write(workload: &Workload, written: Arc<Written>) -> Result<()> {
                 tokio_postgres::connect(&workload.url, NoTls).await.context("connect a writer")?;
             let connection = tokio::spawn(connection);
             let rng = Rng::with_seed(workload.seed.wrapping_mul(1000).wrapping_add(n.into()));
-            let done = Writer::new(client, rng, workload, written, deadline).await?.run().await;
+            let mut writer = Writer::new(client, rng, workload, written, deadline).await?;
+            writer.take_customers(n);
+            let done = writer.run().await;
             connection.abort();
             done
         }
@@ -110,12 +117,15 @@ struct Statements {
     reach: Statement,
     outbox: Statement,
     note: Statement,
+    customers: customers::Statements,
 }
 
 struct Writer {
     client: Client,
     statements: Statements,
     rng: Rng,
+    /// Of this connection, with something left to happen.
+    customers: Vec<Customer>,
     workload: Workload,
     written: Arc<Written>,
     deadline: Option<Instant>,
@@ -149,8 +159,18 @@ impl Writer {
                 )
                 .await?,
             note: client.prepare("insert into rolled_back (event_id) values ($1)").await?,
+            customers: customers::Statements::prepare(&client).await?,
         };
-        Ok(Self { client, statements, rng, workload, written, deadline })
+        let customers = Vec::new();
+        Ok(Self { client, statements, rng, customers, workload, written, deadline })
+    }
+
+    /// The customers of the connection with this number.
+    fn take_customers(&mut self, connection: u32) {
+        let step = usize::try_from(self.workload.connections).unwrap_or(usize::MAX);
+        for number in (connection..self.workload.customers).step_by(step) {
+            self.customers.push(Customer::new(number, &mut self.rng));
+        }
     }
 
     async fn run(mut self) -> Result<()> {
@@ -159,13 +179,17 @@ impl Writer {
             while open.len() < OPEN_ORDERS && self.may_begin() {
                 open.push(Order::new(&mut self.rng));
             }
-            if open.is_empty() {
+            if open.is_empty() && self.customers.is_empty() {
                 return Ok(());
             }
-            let at = self.rng.usize(..open.len());
-            self.step(&mut open[at]).await?;
-            if open[at].steps.is_empty() {
-                open.swap_remove(at);
+            if !self.customers.is_empty() && (open.is_empty() || self.rng.u8(0..4) == 0) {
+                self.customer_step().await?;
+            } else {
+                let at = self.rng.usize(..open.len());
+                self.step(&mut open[at]).await?;
+                if open[at].steps.is_empty() {
+                    open.swap_remove(at);
+                }
             }
             if !self.workload.pause.is_zero() {
                 tokio::time::sleep(self.workload.pause).await;
@@ -177,8 +201,8 @@ impl Writer {
     }
 
     fn is_too_far_ahead(&self) -> bool {
-        let committed = self.written.committed.load(Ordering::Relaxed);
-        committed.saturating_sub(self.written.projected.load(Ordering::Relaxed))
+        let effects = self.written.effects.load(Ordering::Relaxed);
+        effects.saturating_sub(self.written.projected.load(Ordering::Relaxed))
             > self.workload.most_behind
     }
 
@@ -207,7 +231,35 @@ impl Writer {
             transaction.commit().await?;
             order.version = version;
             order.steps.pop();
-            self.written.committed.fetch_add(1, Ordering::Relaxed);
+            // order_summary and customer_orders; the notifier too for a paid one.
+            self.committed(if step == Step::Pay { 3 } else { 2 });
+        }
+        Ok(())
+    }
+
+    fn committed(&self, effects: u64) {
+        self.written.committed.fetch_add(1, Ordering::Relaxed);
+        self.written.effects.fetch_add(effects, Ordering::Relaxed);
+    }
+
+    /// The same for one of the customers.
+    async fn customer_step(&mut self) -> Result<()> {
+        let at = self.rng.usize(..self.customers.len());
+        let rolls_back = self.rng.u8(0..10) == 0;
+        let transaction = self.client.transaction().await?;
+        let statements = &self.statements.customers;
+        let event =
+            customers::change(&transaction, statements, &mut self.rng, &self.customers[at]).await?;
+        if rolls_back {
+            transaction.rollback().await?;
+            self.client.execute(&self.statements.note, &[&event]).await?;
+            self.written.rolled_back.fetch_add(1, Ordering::Relaxed);
+        } else {
+            transaction.commit().await?;
+            self.committed(1);
+            if !self.customers[at].go_on() {
+                self.customers.swap_remove(at);
+            }
         }
         Ok(())
     }
@@ -223,7 +275,7 @@ async fn change(
 ) -> Result<Uuid> {
     let (event_type, data) = match step {
         Step::Create => {
-            let customer = format!("cus_{}", rng.u32(0..500));
+            let customer = customers::id(rng.u32(0..500));
             transaction.execute(&statements.create, &[&order.id, &customer, &version]).await?;
             ("order.created", format!(r#"{{"customer_id": "{customer}", "currency": "EUR"}}"#))
         }

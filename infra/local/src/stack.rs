@@ -1,10 +1,11 @@
 //! The whole system on one machine: Postgres, MiniStack, the template, the relay.
 
-use crate::deploy::{Deployed, deploy};
+use crate::deploy::{Deployed, Functions, deploy};
 use crate::ministack::{MiniStack, point_at};
 use crate::orders::SHOP;
 use crate::postgres::Postgres;
 use crate::process::{Process, command, tail};
+use crate::receiver::Receiver;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,6 +22,10 @@ pub const READ_MODEL_DATABASE: &str = "read_model";
 /// The DDL of the read model's own table.
 pub const ORDER_SUMMARY: &str = include_str!("../../../lambdas/order_summary/order_summary.sql");
 
+/// The DDL of the list beside the customers.
+pub const CUSTOMER_ORDERS: &str =
+    include_str!("../../../lambdas/customer_orders/customer_orders.sql");
+
 /// The parts, in the order in which they are dropped: readers before what they read.
 #[derive(Debug)]
 pub struct Stack {
@@ -29,6 +34,8 @@ pub struct Stack {
     pub deployed: Deployed,
     ministack: MiniStack,
     postgres: Postgres,
+    /// What the notifier calls.
+    pub receiver: Receiver,
     folder: TempDir,
 }
 
@@ -90,7 +97,10 @@ pub async fn prepare(postgres: &Postgres, relay: &Path) -> Result<()> {
     init.env("READ_MODEL_URL", postgres.url(READ_MODEL_DATABASE));
     output_of(init)?;
     let read_model = postgres.connect(READ_MODEL_DATABASE).await?;
-    read_model.batch_execute(ORDER_SUMMARY).await.context("make the read model")
+    for table in [ORDER_SUMMARY, CUSTOMER_ORDERS] {
+        read_model.batch_execute(table).await.context("make the read model")?;
+    }
+    Ok(())
 }
 
 impl Stack {
@@ -101,16 +111,23 @@ impl Stack {
     pub async fn start(say: impl Fn(&str)) -> Result<Self> {
         let folder =
             tempfile::Builder::new().prefix("relay-demo-").tempdir().context("make a folder")?;
-        let (relay, function) = (binary("relay")?, binary("order_summary")?);
+        let relay = binary("relay")?;
+        let functions = Functions {
+            order_summary: binary("order_summary")?,
+            customer_orders: binary("customer_orders")?,
+            notifier: binary("notifier")?,
+        };
         say("Postgres, with wal_level = logical");
         let postgres = Postgres::start(&[("fsync", "on")]).await?;
         say("relay init: tables, publication, slot; the read model's inbox");
         prepare(&postgres, &relay).await?;
         say("MiniStack: SNS, SQS, Lambda, CloudFormation");
         let ministack = MiniStack::start(folder.path()).await?;
-        say("infra/template.yaml, with the function order_summary");
+        let receiver = Receiver::start().await?;
+        say("infra/template.yaml, with order_summary, customer_orders and notifier");
+        let read_model_url = postgres.url(READ_MODEL_DATABASE);
         let deployed =
-            deploy(&ministack, &function, &postgres.url(READ_MODEL_DATABASE), folder.path())?;
+            deploy(&ministack, &functions, &read_model_url, &receiver.url(), folder.path())?;
         say("relay run");
         let mut run = relay_command(
             &relay,
@@ -121,7 +138,7 @@ impl Stack {
         run.arg("run");
         let mut relay = Process::start("relay run", run, &folder.path().join("relay.log"))?;
         relay.said("streaming", Duration::from_secs(20)).await?;
-        Ok(Self { relay, deployed, ministack, postgres, folder })
+        Ok(Self { relay, deployed, ministack, postgres, receiver, folder })
     }
 
     /// A connection to the shop.

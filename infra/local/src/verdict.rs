@@ -49,6 +49,22 @@ fn clause(text: String, broken: &[String]) -> Clause {
     Clause { text, holds: broken.is_empty(), examples }
 }
 
+/// Judges all that the template's functions have done: [`judge`], every row of `customer_orders`,
+/// and the calls that a receiver has counted by their key.
+///
+/// # Errors
+/// When a database cannot be read.
+pub async fn judge_all(
+    shop: &Client,
+    read_model: &Client,
+    calls: &BTreeMap<String, u32>,
+) -> Result<Verdict> {
+    let mut verdict = judge(shop, read_model).await?;
+    verdict.clauses.push(customer_orders(shop, read_model).await?);
+    verdict.clauses.push(notices(shop, calls).await?);
+    Ok(verdict)
+}
+
 /// Judges the read model of `order_summary` by the shop it was made from.
 ///
 /// # Errors
@@ -119,8 +135,80 @@ from order_summary";
 async fn rows(shop: &Client, read_model: &Client) -> Result<Clause> {
     let expected = texts(shop, EXPECTED).await?;
     let found = texts(read_model, FOUND).await?;
+    let wrong = differences(&expected, &found);
+    Ok(clause(
+        format!(
+            "every row equals what the source tables say: {} orders, {} rows, {} wrong",
+            expected.len(),
+            found.len(),
+            wrong.len()
+        ),
+        &wrong,
+    ))
+}
+
+/// The same for the list beside the customers; an order may name one who never registered.
+const EXPECTED_LIST: &str = "
+select o.order_id, concat_ws('|', o.customer_id, coalesce(c.first_name || ' ' || c.last_name, '-'),
+  coalesce(c.city, '-'), o.currency, o.status, coalesce(i.items, 0),
+  coalesce(i.total, 0)::numeric(20, 2), o.created_at, o.version)
+from orders as o
+left join customers as c using (customer_id)
+left join (
+  select order_id, sum(quantity) as items, sum(quantity * unit_price) as total from order_item group by order_id
+) as i using (order_id)";
+
+const FOUND_LIST: &str = "
+select order_id, concat_ws('|', customer_id, coalesce(customer_name, '-'), coalesce(customer_city, '-'),
+  currency, status, item_count, total::numeric(20, 2), created_at, version)
+from customer_orders";
+
+async fn customer_orders(shop: &Client, read_model: &Client) -> Result<Clause> {
+    let expected = texts(shop, EXPECTED_LIST).await?;
+    let found = texts(read_model, FOUND_LIST).await?;
+    let wrong = differences(&expected, &found);
+    let row = shop.query_one("select count(*) from customers", &[]).await?;
+    Ok(clause(
+        format!(
+            "so does every row beside its customer: {} rows, {} customers, {} wrong",
+            found.len(),
+            row.get::<_, i64>(0),
+            wrong.len()
+        ),
+        &wrong,
+    ))
+}
+
+/// Each paid order once, by the id of its event.
+async fn notices(shop: &Client, calls: &BTreeMap<String, u32>) -> Result<Clause> {
+    let paid =
+        ids(shop, "select event_id from relay.outbox where event_type = 'order.paid'").await?;
+    let mut wrong: Vec<String> = paid
+        .iter()
+        .map(ToString::to_string)
+        .filter(|id| calls.get(id) != Some(&1))
+        .map(|id| format!("{id}: called {} times", calls.get(&id).unwrap_or(&0)))
+        .collect();
+    let known: HashSet<String> = paid.iter().map(ToString::to_string).collect();
+    let strangers = calls.keys().filter(|id| !known.contains(*id));
+    wrong.extend(strangers.map(|id| format!("{id}: called for no paid order")));
+    Ok(clause(
+        format!(
+            "each paid order was notified exactly once: {} paid, {} calls, {} wrong",
+            paid.len(),
+            calls.values().sum::<u32>(),
+            wrong.len()
+        ),
+        &wrong,
+    ))
+}
+
+fn differences(
+    expected: &BTreeMap<String, String>,
+    found: &BTreeMap<String, String>,
+) -> Vec<String> {
     let mut wrong = Vec::new();
-    for (id, row) in &expected {
+    for (id, row) in expected {
         match found.get(id) {
             Some(other) if other == row => {}
             other => wrong.push(format!(
@@ -135,15 +223,7 @@ async fn rows(shop: &Client, read_model: &Client) -> Result<Clause> {
             .filter(|id| !expected.contains_key(*id))
             .map(|id| format!("{id}: a row of no order")),
     );
-    Ok(clause(
-        format!(
-            "every row equals what the source tables say: {} orders, {} rows, {} wrong",
-            expected.len(),
-            found.len(),
-            wrong.len()
-        ),
-        &wrong,
-    ))
+    wrong
 }
 
 async fn texts(client: &Client, sql: &str) -> Result<BTreeMap<String, String>> {

@@ -5,7 +5,9 @@
 use local::migrations;
 use local::orders::{SHOP, Workload, Written, write};
 use local::postgres::Postgres;
-use local::verdict::judge;
+use local::stack::CUSTOMER_ORDERS;
+use local::verdict::{Verdict, judge, judge_all};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,12 +23,14 @@ async fn shop(server: &Postgres) -> (Client, String, Arc<Written>) {
     migrations::apply(&client, "sql/read_model").await.unwrap();
     let table = root.join("lambdas/order_summary/order_summary.sql");
     client.batch_execute(&std::fs::read_to_string(table).unwrap()).await.unwrap();
+    client.batch_execute(CUSTOMER_ORDERS).await.unwrap();
     client.batch_execute(SHOP).await.unwrap();
     let written = Arc::new(Written::default());
     let workload = Workload {
         url: server.url(&database),
         connections: 8,
         orders: 50,
+        customers: 30,
         time: None,
         seed: 1,
         pause: Duration::ZERO,
@@ -41,11 +45,21 @@ async fn shop(server: &Postgres) -> (Client, String, Arc<Written>) {
 const PROJECT: &str = "
 insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content)
 select 'order_summary', event_id, recorded_at, aggregate_type, aggregate_id, aggregate_version, clock_timestamp(), event_id
-from relay.outbox order by position;
+from relay.outbox where aggregate_type = 'order' order by position;
 insert into order_summary
 select order_id, customer_id, currency, status, coalesce(sum(quantity), 0), coalesce(sum(quantity * unit_price), 0),
   created_at, paid_at, shipped_at, cancelled_at, version
-from orders left join order_item using (order_id) group by order_id;";
+from orders left join order_item using (order_id) group by order_id;
+insert into customer_orders
+select o.order_id, customer_id, first_name || ' ' || last_name, city, currency, status, item_count, total, created_at, o.version
+from order_summary as o left join customers as c using (customer_id);";
+
+/// What the receiver would have counted.
+async fn calls(client: &Client) -> BTreeMap<String, u32> {
+    let sql = "select event_id::text from relay.outbox where event_type = 'order.paid'";
+    let rows = client.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), 1)).collect()
+}
 
 #[tokio::test]
 async fn a_workload_writes_whole_lives_and_rolls_one_transaction_in_ten_back() {
@@ -59,8 +73,47 @@ async fn a_workload_writes_whole_lives_and_rolls_one_transaction_in_ten_back() {
     assert_eq!(u64::try_from(rolled_back).unwrap(), written.rolled_back.load(Relaxed));
     assert!(rolled_back * 20 > events && rolled_back * 5 < events, "{rolled_back} of {events}");
     assert_eq!(one("select count(*) from rolled_back join relay.outbox using (event_id)").await, 0);
-    let verdict = judge(&client, &client).await.unwrap();
+    let verdict = judge_all(&client, &client, &calls(&client).await).await.unwrap();
     assert!(verdict.is_yes(), "{verdict}");
+    assert_eq!(one("select count(*) from customers").await, 30);
+    let versions = "select count(distinct event_version) from relay.outbox where event_type = 'customer.registered'";
+    assert_eq!(one(versions).await, 2, "old registrations and new ones");
+}
+
+#[tokio::test]
+async fn the_verdict_on_the_list_and_on_the_calls_is_no_for_each_thing_that_can_be_wrong() {
+    let server = Postgres::start(&[]).await.unwrap();
+    let (client, _, _) = shop(&server).await;
+    let good = calls(&client).await;
+    for damage in [
+        "delete from customer_orders where order_id = (select min(order_id) from orders)",
+        "insert into customer_orders select 'x', customer_id, customer_name, customer_city, currency, status, item_count, total, created_at, version from customer_orders limit 1",
+        "update customer_orders set customer_name = null where order_id = (select min(order_id) from customer_orders where customer_name is not null)",
+        "update customer_orders set customer_city = 'Atlantis' where order_id = (select min(order_id) from orders)",
+        "update customer_orders set total = total + 0.01 where order_id = (select min(order_id) from orders)",
+        "update customer_orders set item_count = item_count + 1 where order_id = (select min(order_id) from orders)",
+        "update customer_orders set status = 'created', version = 1 where order_id = (select min(order_id) from orders)",
+    ] {
+        client.batch_execute("begin").await.unwrap();
+        assert_eq!(client.execute(damage, &[]).await.unwrap(), 1, "{damage}");
+        let verdict = judge_all(&client, &client, &good).await.unwrap();
+        assert_eq!(failed(&verdict), [5], "after {damage}:\n{verdict}");
+        client.batch_execute("rollback").await.unwrap();
+    }
+    let first = good.keys().next().unwrap().clone();
+    let (mut missing, mut twice, mut strange) = (good.clone(), good.clone(), good.clone());
+    missing.remove(&first);
+    twice.insert(first, 2);
+    strange.insert("x".to_owned(), 1);
+    for calls in [missing, twice, strange] {
+        let verdict = judge_all(&client, &client, &calls).await.unwrap();
+        assert_eq!(failed(&verdict), [6], "{verdict}");
+    }
+}
+
+/// The numbers of the clauses that do not hold.
+fn failed(verdict: &Verdict) -> Vec<usize> {
+    (0..verdict.clauses.len()).filter(|n| !verdict.clauses[*n].holds).collect()
 }
 
 #[tokio::test]
@@ -110,8 +163,7 @@ async fn the_verdict_is_no_for_each_thing_that_can_be_wrong() {
         let copy = server.connect(&database).await.unwrap();
         copy.batch_execute(damage).await.unwrap();
         let verdict = judge(&copy, &copy).await.unwrap();
-        let failed: Vec<usize> = (0..5).filter(|n| !verdict.clauses[*n].holds).collect();
-        assert_eq!(&failed, expected, "after {damage}:\n{verdict}");
+        assert_eq!(&failed(&verdict), expected, "after {damage}:\n{verdict}");
         assert!(!verdict.is_yes());
     }
     drop(client);

@@ -9,6 +9,7 @@
 
 use crate::batch::Outcome;
 use crate::database::Session;
+use crate::effect;
 use crate::error::Error;
 use crate::handler::{Handler, HandlerError, Mode, Tx};
 use crate::inbox;
@@ -84,9 +85,10 @@ pub(crate) async fn apply<H: Handler>(
     items: &[Item<'_>],
     manner: Manner<'_>,
 ) -> Result<Vec<Outcome>, Undone> {
-    let pooled = session.is_pooled();
+    let (pooled, performs) = (session.is_pooled(), session.performs());
     let (transaction, statements) = session.begin().await.map_err(Undone::NotBegun)?;
     let mut tx = Tx::new(&transaction, statements);
+    tx.performs = performs;
     let worked = work(&mut tx, handler, items, manner).await;
     if pooled {
         // Behind a pooler the next transaction may be another server connection's: what was
@@ -169,6 +171,7 @@ pub(crate) async fn handle<H: Handler>(
         aws_trace_header = record.trace_header,
     );
     handler.handle(event, tx).instrument(span).await?;
+    effect::note(tx, handler.name(), event, record).await?;
     tx.ensure_alive().await?;
     Ok(())
 }

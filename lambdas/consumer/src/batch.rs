@@ -81,6 +81,13 @@ impl Batch {
         (0..self.records.len()).filter(|at| self.outcomes[*at].is_none()).collect()
     }
 
+    /// The records whose event has had its effect on the database.
+    pub(crate) fn done_events(&self) -> Vec<usize> {
+        let had =
+            |at: &usize| matches!(self.outcomes[*at], Some(Outcome::Applied | Outcome::Duplicate));
+        (0..self.records.len()).filter(had).collect()
+    }
+
     pub(crate) fn is_open(&self, at: usize) -> bool {
         self.outcomes[at].is_none()
     }

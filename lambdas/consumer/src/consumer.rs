@@ -8,6 +8,7 @@ use crate::batch::{Batch, Outcome, Report};
 use crate::claim_check::{ClaimChecks, redeem};
 use crate::database::{Database, Session};
 use crate::deadline::Deadline;
+use crate::effect::Effects;
 use crate::error::{Error, chain, describe, is_contention, is_lost, is_unique_violation};
 use crate::handler::Handler;
 use crate::metrics::Metrics;
@@ -42,8 +43,9 @@ pub struct Consumer<H> {
     handler: H,
     database: Database,
     claim_checks: Option<ClaimChecks>,
+    pub(crate) effects: Option<Effects>,
     /// An event that was received so often is parked where it would go back to the queue.
-    park_after: Option<u32>,
+    pub(crate) park_after: Option<u32>,
     /// When it was last asked whether parked events are to be replayed.
     replays_seen: Option<Instant>,
     metrics: Option<Metrics>,
@@ -57,6 +59,7 @@ impl<H: Handler> Consumer<H> {
             handler,
             database: Database::new(read_model.clone()),
             claim_checks: None,
+            effects: None,
             park_after: None,
             replays_seen: None,
             metrics: None,
@@ -78,7 +81,7 @@ impl<H: Handler> Consumer<H> {
     /// event that was applied or still waits, the duration, the first delivery as a cold start.
     /// `host::lambda` does so by itself, to the function's standard output.
     #[must_use]
-    pub fn with_metrics(mut self, writer: impl Write + Send + 'static) -> Self {
+    pub fn with_metrics(mut self, writer: impl Write + Send + Sync + 'static) -> Self {
         self.metrics = Some(Metrics::new(writer));
         self
     }
@@ -100,6 +103,14 @@ impl<H: Handler> Consumer<H> {
     #[must_use]
     pub fn with_claim_checks(self, claim_checks: ClaimChecks) -> Self {
         Self { claim_checks: Some(claim_checks), ..self }
+    }
+
+    /// The same, performing the effects outside the database that the handler asks for
+    /// ([`Tx::effect`](crate::Tx::effect)).
+    #[must_use]
+    pub fn with_effects(mut self, effects: Effects) -> Self {
+        self.database.with_effects();
+        Self { effects: Some(effects), ..self }
     }
 
     /// Connects now rather than with the first delivery.
@@ -169,6 +180,7 @@ impl<H: Handler> Consumer<H> {
             }
         }
         self.replay_when_asked(batch.records().is_empty(), deadline).await;
+        self.perform_effects(&mut batch, deadline.at()).await;
         let report = batch.finish();
         tracing::info!(
             projection = self.handler.name(),
@@ -359,6 +371,11 @@ impl<H: Handler> Consumer<H> {
     pub(crate) async fn at_work(&mut self) -> Result<(&H, &mut Session), Error> {
         let session = self.database.session(self.handler.name()).await?;
         Ok((&self.handler, session))
+    }
+
+    /// The next use makes a new connection.
+    pub(crate) fn reconnect(&mut self) {
+        self.database.discard();
     }
 
     /// Makes the connection usable again after a rollback, or gives it up.

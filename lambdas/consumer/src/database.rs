@@ -28,6 +28,8 @@ pub(crate) struct Database {
     session: Option<Session>,
     /// Whether a pooler stands between, which hands out a server connection for each transaction.
     pooled: bool,
+    /// Whether handlers may ask for effects outside the database.
+    performs: bool,
     /// When the inbox was last seen to; failures count, they are tried again a day later.
     kept_up: Option<Instant>,
 }
@@ -38,18 +40,24 @@ pub(crate) struct Session {
     statements: Statements,
     driver: JoinHandle<()>,
     pooled: bool,
+    performs: bool,
 }
 
 impl Database {
     /// Knows where the read model is; connects with the first delivery.
     #[must_use]
     pub(crate) fn new(dsn: Dsn) -> Self {
-        Self { dsn, session: None, pooled: false, kept_up: None }
+        Self { dsn, session: None, pooled: false, performs: false, kept_up: None }
     }
 
     /// Takes it that a transaction-pooling proxy stands between.
     pub(crate) fn through_a_pool(&mut self) {
         self.pooled = true;
+    }
+
+    /// Takes it that effects outside the database are performed.
+    pub(crate) fn with_effects(&mut self) {
+        self.performs = true;
     }
 
     /// Connects now rather than with the first delivery.
@@ -76,8 +84,13 @@ impl Database {
     async fn open(&self, application_name: &str) -> Result<Session, Error> {
         let (client, driver) = self.dsn.connect(application_name).await?;
         tracing::debug!(read_model = %self.dsn, "connected");
-        let session =
-            Session { client, statements: Statements::default(), driver, pooled: self.pooled };
+        let session = Session {
+            client,
+            statements: Statements::default(),
+            driver,
+            pooled: self.pooled,
+            performs: self.performs,
+        };
         if !self.pooled
             && let Err(error) = session.client.batch_execute(END_WITH_US).await
         {
@@ -114,6 +127,11 @@ impl Session {
     /// Whether each transaction may have another server connection.
     pub(crate) fn is_pooled(&self) -> bool {
         self.pooled
+    }
+
+    /// Whether handlers may ask for effects outside the database.
+    pub(crate) fn performs(&self) -> bool {
+        self.performs
     }
 
     /// Begins a transaction.

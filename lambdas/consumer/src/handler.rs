@@ -17,7 +17,7 @@ use tokio_postgres::{Row, Transaction};
 /// The event's inbox row and the handler's writes are one transaction, so an
 /// event has its effect once however often it is delivered. A handler reads and
 /// writes through `tx` alone: it runs again for an event whose earlier run was
-/// rolled back, and whatever it does elsewhere can happen more than once.
+/// rolled back, and whatever it does elsewhere can happen more than once: [`Tx::effect`] is for that.
 pub trait Handler: Send + Sync {
     /// The name that its inbox and its progress are kept under.
     ///
@@ -33,8 +33,9 @@ pub trait Handler: Send + Sync {
     ///
     /// # Errors
     /// [`HandlerError::Retry`] to have the event delivered again,
-    /// [`HandlerError::Reject`] to park it. A database error, passed on with
-    /// `?`, is tried again. What was written through `tx` is rolled back in each case.
+    /// [`HandlerError::Reject`] to park it. A database error, passed on with `?`, is tried
+    /// again, but for data that Postgres cannot store: that is rejected. What was written
+    /// through `tx` is rolled back in each case.
     fn handle(
         &self,
         event: &Event,
@@ -83,7 +84,20 @@ pub enum HandlerError {
     Reject(String),
     /// The database refused or is gone: the event goes back to the queue.
     #[error("the database refused")]
-    Database(#[from] tokio_postgres::Error),
+    Database(#[source] tokio_postgres::Error),
+}
+
+/// Postgres says in class 22 that the data itself is at fault (a NUL in a text, a number out of
+/// range): it stays so however often it comes, and the event is rejected.
+impl From<tokio_postgres::Error> for HandlerError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        match error.as_db_error() {
+            Some(db) if db.code().code().starts_with("22") => {
+                Self::Reject(format!("the data cannot be stored: {}", db.message()))
+            }
+            _ => Self::Database(error),
+        }
+    }
 }
 
 /// A payload of another shape than expected stays so: the event is rejected.
@@ -104,11 +118,15 @@ pub struct Tx<'a> {
     suspect: bool,
     /// What is being handled, for the events that the handler emits.
     pub(crate) cause: Option<Cause>,
+    /// Whether the consumer performs effects outside the database.
+    pub(crate) performs: bool,
+    /// What the handler has noted to be done after the commit.
+    pub(crate) effect: Option<String>,
 }
 
 impl<'a> Tx<'a> {
     pub(crate) fn new(transaction: &'a Transaction<'a>, statements: &'a mut Statements) -> Self {
-        Self { transaction, statements, suspect: false, cause: None }
+        Self { transaction, statements, suspect: false, cause: None, performs: false, effect: None }
     }
 
     /// Runs a statement and returns how many rows it touched.
@@ -168,6 +186,7 @@ impl<'a> Tx<'a> {
     /// The next statements are for this event.
     pub(crate) fn begin_event(&mut self, projection: &str, event: &Event) {
         self.cause = Some(Cause::new(projection, event));
+        self.effect = None;
     }
 
     pub(crate) fn forget_statements(&mut self) {

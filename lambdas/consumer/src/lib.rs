@@ -69,6 +69,11 @@
 //! [`Consumer::with_claim_checks`] it goes back to the queue; the feature `s3` brings a way to
 //! the objects of one bucket.
 //!
+//! # Effects outside the database
+//! A mail, a call of another service: [`Tx::effect`] notes it in the event's transaction, and the
+//! consumer's [`Effects`] perform it after the commit, at most once unless it is certain that nothing
+//! happened. The page `relay/docs/side-effects.md` says what can be promised and what cannot.
+//!
 //! # Layout
 //! `record` reads a message, `batch` knows what became of each, `version` and
 //! `inbox` tell new events from old ones, `apply` puts those and the handler
@@ -86,6 +91,7 @@ mod consumer;
 mod database;
 mod deadline;
 mod direct;
+mod effect;
 mod emit;
 mod error;
 mod inbox;
@@ -105,6 +111,7 @@ pub use crate::consumer::Consumer;
 pub use batch::{Outcome, Report};
 pub use claim_check::{ClaimChecks, Redeemed};
 pub use direct::{ApplyError, apply_now};
+pub use effect::{Effect, Effects, Performed};
 pub use emit::NewEvent;
 pub use envelope::{ClaimCheck, Event, Position};
 pub use error::Error;
@@ -128,6 +135,10 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../../relay/docs/consumer.md")]
 struct Authors;
+/// So does that of the page on side effects.
+#[cfg(doctest)]
+#[doc = include_str!("../../../relay/docs/side-effects.md")]
+struct SideEffects;
 
 /// So does that of the page on large events.
 #[cfg(all(doctest, feature = "s3"))]

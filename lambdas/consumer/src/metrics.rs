@@ -30,13 +30,13 @@ const COUNTS: [(Outcome, &str); 7] = [
 
 /// Where the lines go.
 pub(crate) struct Metrics {
-    writer: Box<dyn Write + Send>,
+    writer: Box<dyn Write + Send + Sync>,
     /// Nothing was delivered yet.
     cold: bool,
 }
 
 impl Metrics {
-    pub(crate) fn new(writer: impl Write + Send + 'static) -> Self {
+    pub(crate) fn new(writer: impl Write + Send + Sync + 'static) -> Self {
         Self { writer: Box::new(writer), cold: true }
     }
 

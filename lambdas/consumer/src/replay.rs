@@ -119,8 +119,10 @@ async fn replay<H: Handler>(
     handler: &H,
     id: i64,
 ) -> Result<Option<Verdict>, Undone> {
+    let performs = session.performs();
     let (transaction, statements) = session.begin().await.map_err(Undone::NotBegun)?;
     let mut tx = Tx::new(&transaction, statements);
+    tx.performs = performs;
     let worked = work(&mut tx, handler, id).await;
     tx.forget_statements();
     match worked {

@@ -54,8 +54,7 @@ async fn created(event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
         values ($1, $2, $3, 'created', $4, $5)";
     let version = event.aggregate_version.unwrap_or(1);
     tx.execute(sql, &[&event.aggregate_id, &customer_id, &currency, &event.timestamp, &version])
-        .await
-        .map_err(refused)?;
+        .await?;
     Ok(())
 }
 
@@ -69,10 +68,7 @@ async fn item_added(event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> 
     let sql = "update order_summary set item_count = item_count + $2,
         total = total + $2 * $3::text::numeric, version = $4 where order_id = $1";
     let version = event.aggregate_version.unwrap_or(1);
-    let rows = tx
-        .execute(sql, &[&event.aggregate_id, &quantity, &unit_price, &version])
-        .await
-        .map_err(refused)?;
+    let rows = tx.execute(sql, &[&event.aggregate_id, &quantity, &unit_price, &version]).await?;
     existing(rows)
 }
 
@@ -83,10 +79,7 @@ async fn reached(event: &Event, tx: &mut Tx<'_>, status: &str) -> Result<(), Han
         cancelled_at = case when $2 = 'cancelled' then $4 else cancelled_at end
         where order_id = $1";
     let version = event.aggregate_version.unwrap_or(1);
-    let rows = tx
-        .execute(sql, &[&event.aggregate_id, &status, &version, &event.timestamp])
-        .await
-        .map_err(refused)?;
+    let rows = tx.execute(sql, &[&event.aggregate_id, &status, &version, &event.timestamp]).await?;
     existing(rows)
 }
 
@@ -97,17 +90,6 @@ fn existing(rows: u64) -> Result<(), HandlerError> {
         return Ok(());
     }
     Err(HandlerError::Reject("expected the order to be there, found none".to_owned()))
-}
-
-/// Postgres says in class 22 that the data itself is at fault (a NUL in a text, a
-/// number out of range): it stays so however often it comes.
-fn refused(error: tokio_postgres::Error) -> HandlerError {
-    match error.as_db_error() {
-        Some(db) if db.code().code().starts_with("22") => {
-            HandlerError::Reject(format!("the data cannot be stored: {}", db.message()))
-        }
-        _ => error.into(),
-    }
 }
 
 fn is_decimal(text: &str) -> bool {

@@ -49,7 +49,7 @@ pub(crate) async fn measure(function: &Path, starts: usize, postgres: &Postgres)
 /// The size of the function's zip file, packed as it is deployed, in megabytes.
 pub(crate) fn zipped(function: &Path) -> Result<f64> {
     let folder = tempfile::tempdir()?;
-    let zip = local::deploy::pack(function, folder.path())?;
+    let zip = local::deploy::pack("order_summary", function, folder.path(), folder.path())?;
     #[expect(clippy::cast_precision_loss, reason = "a figure to print")]
     let megabytes = std::fs::metadata(zip)?.len() as f64 / 1e6;
     Ok(megabytes)

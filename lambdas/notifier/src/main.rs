@@ -1,0 +1,11 @@
+//! The Lambda function `notifier`: deployed as `bootstrap`, behind an SQS queue.
+
+use consumer::host::lambda::{self, Error};
+use notifier::Settings;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    notifier::start_logging();
+    let settings = Settings::read(|name| std::env::var(name).ok())?;
+    lambda::serve(settings.consumer()).await
+}
