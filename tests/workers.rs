@@ -2,7 +2,7 @@
 //! their order, a stop finishes what is in hand.
 
 use crate::crash::sqs;
-use crate::harness::{LIMIT, World, text};
+use crate::harness::{LIMIT, World};
 use anyhow::Result;
 use aws_sdk_sqs::Client as Sqs;
 use aws_sdk_sqs::types::QueueAttributeName;
@@ -41,11 +41,8 @@ impl Seen {
 impl Workplace {
     async fn new(queue: &str, seconds: u32) -> Result<Self> {
         let world = World::bare(&[]).await?;
-        let url = world.postgres.url(&world.database);
-        let init =
-            world.relay("").args(["init", "--read-model"]).env("READ_MODEL_URL", &url).output()?;
-        assert!(init.status.success(), "{}", text(&init));
         let client = world.client().await?;
+        local::migrations::apply(&client, "sql/read_model").await?;
         let own =
             "create table effects (place int generated always as identity, id text, grp text)";
         client.batch_execute(own).await?;
