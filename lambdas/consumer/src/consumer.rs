@@ -81,7 +81,7 @@ impl<H: Handler> Consumer<H> {
     /// event that was applied or still waits, the duration, the first delivery as a cold start.
     /// `host::lambda` does so by itself, to the function's standard output.
     #[must_use]
-    pub fn with_metrics(mut self, writer: impl Write + Send + Sync + 'static) -> Self {
+    pub fn with_metrics(mut self, writer: impl Write + Send + 'static) -> Self {
         self.metrics = Some(Metrics::new(writer));
         self
     }

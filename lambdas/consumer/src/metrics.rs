@@ -8,6 +8,7 @@ use crate::batch::{Outcome, Report};
 use serde_json::{Map, Value, json};
 use std::fmt;
 use std::io::Write;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 
@@ -30,14 +31,15 @@ const COUNTS: [(Outcome, &str); 7] = [
 
 /// Where the lines go.
 pub(crate) struct Metrics {
-    writer: Box<dyn Write + Send + Sync>,
+    /// Never locked: it makes the consumer one that threads can share.
+    writer: Mutex<Box<dyn Write + Send>>,
     /// Nothing was delivered yet.
     cold: bool,
 }
 
 impl Metrics {
-    pub(crate) fn new(writer: impl Write + Send + Sync + 'static) -> Self {
-        Self { writer: Box::new(writer), cold: true }
+    pub(crate) fn new(writer: impl Write + Send + 'static) -> Self {
+        Self { writer: Mutex::new(Box::new(writer)), cold: true }
     }
 
     /// Writes the line of a delivery that took so long.
@@ -46,7 +48,8 @@ impl Metrics {
         let mut line = line(projection, report, took, self.cold, now).to_string();
         self.cold = false;
         line.push('\n');
-        let written = self.writer.write_all(line.as_bytes()).and_then(|()| self.writer.flush());
+        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let written = writer.write_all(line.as_bytes()).and_then(|()| writer.flush());
         if let Err(error) = written {
             tracing::debug!(%error, "the figures of a delivery could not be written");
         }
