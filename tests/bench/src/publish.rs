@@ -14,7 +14,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-/// It takes some 9 minutes on 2 cores; `--no-latency` some 5, `--only 'sns * 10000'` some 2.
+/// With few rows, one turn and a second it takes 5 minutes on 2 loaded cores; all of it some 10,
+/// which is not timed. `--only 'sns * 10000'` is much shorter.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// How many rows a backlog has at most; with few keys it has what takes about 3 seconds.
