@@ -30,15 +30,15 @@ const MOST_BEHIND: u64 = 1000;
 #[command(
     name = "infra/local/demo",
     after_help = "Examples:\n  \
-  infra/local/demo                     2000 orders, then the verdict\n  \
-  infra/local/demo --orders 20000      ten times as many\n  \
+  infra/local/demo                     600 orders, then the verdict\n  \
+  infra/local/demo --orders 6000       ten times as many\n  \
   infra/local/demo --seconds 30        whatever 30 seconds give\n  \
   infra/local/demo --keep              leave everything running, to look around\n\n\
 Exit codes: 0 the verdict is yes, 1 it is no or a part failed, 2 wrong arguments, 130 interrupted."
 )]
 struct Arguments {
     /// How many orders to write.
-    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     orders: u64,
     /// Write for this many seconds instead.
     #[arg(long, conflicts_with = "orders")]

@@ -43,6 +43,7 @@ async fn shop(server: &Postgres) -> (Client, String, Arc<Written>) {
 
 /// What the relay and the function would have done.
 const PROJECT: &str = "
+alter table relay.inbox alter column content set default gen_random_uuid();
 insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content)
 select 'order_summary', event_id, recorded_at, aggregate_type, aggregate_id, aggregate_version, clock_timestamp(), event_id
 from relay.outbox where aggregate_type = 'order' order by position;
