@@ -229,7 +229,8 @@ impl<H: Handler, F: Fn() -> H> Deliveries<F> {
         let Given { read_model, events, fifo, seed, rounds } = self.given;
         let records: Result<Vec<_>, _> =
             (1..).zip(&events).map(|(place, event)| event.record(place, fifo)).collect();
-        let chosen = std::env::var(SEED).ok().and_then(|text| text.parse().ok());
+        let chosen = std::env::var(SEED).ok().map(|text| text.parse()).transpose();
+        let chosen = chosen.map_err(|_| Failure::Seed)?;
         let seed = seed.or(chosen).unwrap_or_else(|| fastrand::u64(..));
         let mut run = Run { records: records?, fifo, seed, query, handler: self.handler };
         let expected: Vec<Vec<String>> =
@@ -313,6 +314,9 @@ pub enum Failure {
         /// What Postgres says.
         source: tokio_postgres::Error,
     },
+    /// The seed is none.
+    #[error("expected {SEED} to be a number from 0 to 18446744073709551615")]
+    Seed,
     /// What was given is no event.
     #[error("expected given event {place} to be one; {reason}")]
     NotAnEvent {

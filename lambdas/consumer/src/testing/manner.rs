@@ -31,27 +31,27 @@ pub(super) struct Manner {
 
 #[derive(Clone, Copy)]
 enum Batches {
-    OfOne,
-    OfAll,
-    OfAny,
+    One,
+    All,
+    Any,
 }
 
 /// Each way, with a number that makes its random choices others.
 pub(super) fn all(rounds: u64) -> Vec<(Manner, u64)> {
-    use Batches::{OfAll, OfAny, OfOne};
+    use Batches::{All, Any, One};
     let manner = |name, twice, reordered, batches, fails| {
         move |round| (Manner { name, twice, reordered, batches, fails }, round)
     };
     let once = [
-        manner("clean delivery", false, false, OfOne, false),
-        manner("every event twice", true, false, OfAny, false),
-        manner("one batch", false, false, OfAll, false),
+        manner("clean delivery", false, false, One, false),
+        manner("every event twice", true, false, Any, false),
+        manner("one batch", false, false, All, false),
     ];
     let random = [
-        manner("batches of any size", false, false, OfAny, false),
-        manner("reordered", false, true, OfAny, false),
-        manner("with failures", false, false, OfAny, true),
-        manner("twice, reordered, with failures", true, true, OfAny, true),
+        manner("batches of any size", false, false, Any, false),
+        manner("reordered", false, true, Any, false),
+        manner("with failures", false, false, Any, true),
+        manner("twice, reordered, with failures", true, true, Any, true),
     ];
     let once = once.iter().map(|of| of(0));
     once.chain((0..rounds).flat_map(|round| random.iter().map(move |of| of(round)))).collect()
@@ -121,7 +121,7 @@ impl<H: Handler, F: Fn() -> H> Run<'_, F> {
         let mut in_vain = 0;
         while !queue.is_empty() {
             if in_vain > 2 * (queue.len() + most) {
-                let left: Vec<_> = queue.iter().map(|record| shown(record)).collect();
+                let left: Vec<_> = queue.iter().map(shown).collect();
                 return Err(format!("never done: {}", left.join(", ")));
             }
             if faults.kills_between() {
@@ -129,9 +129,9 @@ impl<H: Handler, F: Fn() -> H> Run<'_, F> {
                 log.push("its connection is killed".to_owned());
             }
             let size = match manner.batches {
-                Batches::OfOne => 1,
-                Batches::OfAll => queue.len(),
-                Batches::OfAny => random.usize(1..=10).min(queue.len()),
+                Batches::One => 1,
+                Batches::All => queue.len(),
+                Batches::Any => random.usize(1..=10).min(queue.len()),
             };
             let batch: Vec<Record> = queue.drain(..size).collect();
             let report = tokio::select! {
