@@ -79,7 +79,8 @@
 //! `inbox` tell new events from old ones, `apply` puts those and the handler
 //! into a transaction, `consumer` decides between one and many; the hosts bring
 //! the messages. The core depends on no AWS SDK; the feature `lambda` brings
-//! Lambda's runtime, the feature `poll` the SDK of SQS, the feature `s3` claim checks.
+//! Lambda's runtime, the feature `poll` the SDK of SQS, the feature `s3` claim checks,
+//! the feature `testing` a harness for an author's tests.
 
 mod handler;
 mod statements;
@@ -106,6 +107,8 @@ mod version;
 pub mod host;
 #[cfg(feature = "s3")]
 pub mod s3;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use crate::consumer::Consumer;
 pub use batch::{Outcome, Report};

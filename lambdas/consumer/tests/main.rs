@@ -23,4 +23,6 @@ mod queue;
 mod read_your_writes;
 mod replay;
 mod support;
+#[cfg(feature = "testing")]
+mod testing;
 mod upkeep;

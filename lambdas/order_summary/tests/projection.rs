@@ -1,7 +1,9 @@
 //! What stands in `order_summary` after an order's events.
 
 use crate::support::{ReadModel, body};
+use consumer::testing::{self, Failure, event};
 use consumer::{Consumer, Outcome, Record};
+use local::postgres::Postgres;
 use order_summary::OrderSummary;
 use serde_json::{Value, json};
 
@@ -93,4 +95,30 @@ async fn an_order_whose_creation_was_parked_does_not_hold_the_queue() {
     let expected = [Outcome::Parked, Outcome::Parked, Outcome::Applied];
     assert_eq!(deliver(&read_model, bodies).await, expected);
     assert_eq!(read_model.row("o-1").await, Value::Null);
+}
+
+#[tokio::test]
+async fn orders_end_the_same_however_their_events_are_delivered() -> Result<(), Failure> {
+    let postgres = Postgres::start(&[]).await.unwrap();
+    let server = postgres.url("postgres").parse().unwrap();
+    let item = |quantity, price| json!({ "sku": "s", "quantity": quantity, "unit_price": price });
+    testing::ReadModel::new(&server, include_str!("../order_summary.sql"))
+        .given([
+            event("order.created", "order", "o-1", 1, created()),
+            event("order.item_added", "order", "o-1", 2, item(2, "12.50")),
+            event("order.created", "order", "o-2", 1, created()),
+            event("order.item_added", "order", "o-1", 3, item(0, "1.00")),
+            event("order.cancelled", "order", "o-2", 2, json!({ "reason": "none" })),
+            event("order.item_added", "order", "o-1", 4, item(1, "0.05")),
+            event("order.paid", "order", "o-1", 5, json!({ "amount": "25.05" })),
+        ])
+        .deliver(|| OrderSummary)
+        .then(
+            "select order_id, status, item_count, total, paid_at from order_summary order by 1",
+            &[
+                &["o-1", "paid", "3", "25.05", "2026-01-15 10:30:07+00"],
+                &["o-2", "cancelled", "0", "0", "null"],
+            ],
+        )
+        .await
 }
