@@ -182,7 +182,7 @@ impl Handler for Ledger {
                 after: Duration::ZERO,
                 reason: "in no time".to_owned(),
             }),
-            Some(2) => Ok(tx.execute("select 1 / 0", &[]).await.map(drop)?),
+            Some(2) => Ok(tx.execute("select no_such_function()", &[]).await.map(drop)?),
             Some(3) => {
                 let _ = tx.execute("select 1 / 0", &[]).await;
                 Ok(())
