@@ -80,6 +80,7 @@
 //! into a transaction, `consumer` decides between one and many; the hosts bring
 //! the messages. The core depends on no AWS SDK; the feature `lambda` brings
 //! Lambda's runtime, the feature `poll` the SDK of SQS, the feature `s3` claim checks,
+//! the feature `iam` logins without a password,
 //! the feature `testing` a harness for an author's tests.
 
 mod handler;
@@ -89,6 +90,8 @@ mod apply;
 mod batch;
 mod claim_check;
 mod consumer;
+#[cfg(any(feature = "s3", all(feature = "iam", feature = "lambda")))]
+mod credentials;
 mod database;
 mod deadline;
 mod direct;
@@ -96,6 +99,8 @@ mod effect;
 mod emit;
 mod error;
 mod inbox;
+#[cfg(any(feature = "lambda", feature = "poll"))]
+mod login;
 mod metrics;
 mod read_model;
 mod record;
@@ -119,6 +124,8 @@ pub use emit::NewEvent;
 pub use envelope::{ClaimCheck, Event, Position};
 pub use error::Error;
 pub use handler::{Handler, HandlerError, Mode, Tx};
+#[cfg(any(feature = "lambda", feature = "poll"))]
+pub use login::LoginError;
 pub use read_model::{Pauses, ReadModel, TimedOut, Unavailable, Waited};
 pub use record::{Content, Malformed, Record};
 pub use replay::Replayed;

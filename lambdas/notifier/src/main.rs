@@ -6,6 +6,7 @@ use notifier::Settings;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     notifier::start_logging();
-    let settings = Settings::read(|name| std::env::var(name).ok())?;
+    let mut settings = Settings::read(|name| std::env::var(name).ok())?;
+    settings.read_model = lambda::login(settings.read_model)?;
     lambda::serve(settings.consumer()).await
 }

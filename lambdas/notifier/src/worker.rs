@@ -10,7 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 async fn main() -> anyhow::Result<()> {
     notifier::start_logging();
     let variable = |name: &str| std::env::var(name).ok();
-    let settings = Settings::read(variable)?;
+    let mut settings = Settings::read(variable)?;
+    settings.read_model = poll::login(settings.read_model).await?;
     let queue_url = variable("QUEUE_URL").context("expected QUEUE_URL, found nothing")?;
     let workers = match variable("WORKERS") {
         Some(text) => text

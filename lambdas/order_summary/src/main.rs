@@ -8,5 +8,5 @@ async fn main() -> Result<(), Error> {
     let url = std::env::var("READ_MODEL_URL").map_err(
         |_| "expected READ_MODEL_URL, the connection string of the read model; found nothing",
     )?;
-    lambda::run(order_summary::OrderSummary, &url.parse()?).await
+    lambda::run(order_summary::OrderSummary, &lambda::login(url.parse()?)?).await
 }

@@ -11,7 +11,7 @@ async fn main() -> anyhow::Result<()> {
     order_summary::start_logging();
     let read =
         |name: &str| std::env::var(name).with_context(|| format!("expected {name}, found nothing"));
-    let read_model: dsn::Dsn = read("READ_MODEL_URL")?.parse()?;
+    let read_model = poll::login(read("READ_MODEL_URL")?.parse()?).await?;
     let queue_url = read("QUEUE_URL")?;
     let workers = match std::env::var("WORKERS") {
         Ok(text) => text

@@ -7,6 +7,7 @@ use crate::batch::Report;
 use crate::consumer::Consumer;
 use crate::error::{self, chain};
 use crate::handler::Handler;
+use crate::login::{Login, LoginError};
 use crate::record::Record;
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsMessage};
 use dsn::Dsn;
@@ -64,6 +65,23 @@ pub async fn serve<H: Handler>(mut consumer: Consumer<H>) -> Result<(), Error> {
         invoke(&consumer, invocation.payload, deadline)
     };
     lambda_runtime::run(service_fn(function)).await
+}
+
+/// The read model with the login that `READ_MODEL_LOGIN` says: `password` (what it is where it is
+/// not set), or `aws-iam`, a token that is signed for each connection with the function's own
+/// credentials and region. For the latter the crate's feature `iam` is needed.
+///
+/// # Errors
+/// When it is no such login, or a token would go over a connection without TLS.
+pub fn login(read_model: Dsn) -> Result<Dsn, LoginError> {
+    match Login::of_environment()? {
+        Login::Password => Ok(read_model),
+        #[cfg(feature = "iam")]
+        Login::AwsIam => {
+            use crate::credentials::{of_environment, variable};
+            crate::login::with_tokens(read_model, variable("AWS_REGION"), Some(of_environment()))
+        }
+    }
 }
 
 /// When work must end, for the answer to be given in time.

@@ -12,8 +12,9 @@ use crate::batch::Report;
 use crate::consumer::Consumer;
 use crate::error::chain;
 use crate::handler::Handler;
+use crate::login::{Login, LoginError};
 use crate::record::Record;
-use aws_config::BehaviorVersion;
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName};
@@ -71,11 +72,32 @@ impl From<usize> for Polling {
 /// A client of SQS; region, credentials and endpoint come from the environment,
 /// as in every AWS tool.
 pub async fn client() -> Client {
+    Client::new(&config().await)
+}
+
+async fn config() -> SdkConfig {
     let http = aws_smithy_http_client::Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
         .build_https();
-    let config = aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await;
-    Client::new(&config)
+    aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await
+}
+
+/// The read model with the login that `READ_MODEL_LOGIN` says: `password` (what it is where it is
+/// not set), or `aws-iam`, a token that is signed for each connection with the credentials and the
+/// region of the SDK's default chain.
+///
+/// # Errors
+/// When it is no such login, there is no region or no source of credentials, or a token would go
+/// over a connection without TLS.
+pub async fn login(read_model: Dsn) -> Result<Dsn, LoginError> {
+    match Login::of_environment()? {
+        Login::Password => Ok(read_model),
+        Login::AwsIam => {
+            let config = config().await;
+            let region = config.region().map(ToString::to_string);
+            crate::login::with_tokens(read_model, region, config.credentials_provider())
+        }
+    }
 }
 
 /// Works the queue, with so many workers (`4`, or a [`Polling`]), until `until` completes;
