@@ -80,7 +80,7 @@
 //! into a transaction, `consumer` decides between one and many; the hosts bring
 //! the messages. The core depends on no AWS SDK; the feature `lambda` brings
 //! Lambda's runtime, the feature `poll` the SDK of SQS, the feature `s3` claim checks,
-//! the feature `iam` logins without a password,
+//! the feature `iam` logins without a password, the feature `otel` OpenTelemetry,
 //! the feature `testing` a harness for an author's tests.
 
 mod handler;
@@ -105,6 +105,7 @@ mod metrics;
 mod read_model;
 mod record;
 mod replay;
+mod traces;
 mod typed;
 mod upcast;
 mod version;
@@ -129,6 +130,11 @@ pub use login::LoginError;
 pub use read_model::{Pauses, ReadModel, TimedOut, Unavailable, Waited};
 pub use record::{Content, Malformed, Record};
 pub use replay::Replayed;
+pub use traces::Traces;
+#[cfg(feature = "otel")]
+pub use traces::TracesError;
+#[cfg(feature = "logs")]
+pub use traces::start_logging;
 pub use typed::{EventSet, Projection, Typed, Unknown};
 pub use upcast::{UpcastError, Upcasters};
 

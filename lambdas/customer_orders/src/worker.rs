@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    customer_orders::start_logging();
+    let traces = consumer::start_logging();
     let read =
         |name: &str| std::env::var(name).with_context(|| format!("expected {name}, found nothing"));
     let read_model = poll::login(read("READ_MODEL_URL")?.parse()?).await?;
@@ -26,7 +26,7 @@ async fn main() -> anyhow::Result<()> {
             _ = tokio::signal::ctrl_c() => {}
         }
     };
-    let consumer = || Consumer::new(customer_orders::handler(), &read_model);
+    let consumer = || Consumer::new(customer_orders::handler(), &read_model).with_traces(&traces);
     poll::serve(consumer, &poll::client().await, &queue_url, workers, stop).await;
     Ok(())
 }

@@ -146,10 +146,3 @@ impl Settings {
         consumer(&self.read_model, &self.target, self.knows_repeats)
     }
 }
-
-/// Logs as Lambda shows them best: a JSON object a line. `RUST_LOG` filters.
-pub fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().with_env_filter(filter).with_target(false).init();
-}

@@ -5,8 +5,8 @@ use notifier::Settings;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    notifier::start_logging();
+    let traces = consumer::start_logging();
     let mut settings = Settings::read(|name| std::env::var(name).ok())?;
     settings.read_model = lambda::login(settings.read_model)?;
-    lambda::serve(settings.consumer()).await
+    lambda::serve(settings.consumer().with_traces(&traces)).await
 }

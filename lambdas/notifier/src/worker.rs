@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    notifier::start_logging();
+    let traces = consumer::start_logging();
     let variable = |name: &str| std::env::var(name).ok();
     let mut settings = Settings::read(variable)?;
     settings.read_model = poll::login(settings.read_model).await?;
@@ -26,6 +26,7 @@ async fn main() -> anyhow::Result<()> {
             _ = tokio::signal::ctrl_c() => {}
         }
     };
-    poll::serve(|| settings.consumer(), &poll::client().await, &queue_url, workers, stop).await;
+    let consumer = || settings.consumer().with_traces(&traces);
+    poll::serve(consumer, &poll::client().await, &queue_url, workers, stop).await;
     Ok(())
 }

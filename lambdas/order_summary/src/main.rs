@@ -1,12 +1,15 @@
 //! The Lambda function `order_summary`: deployed as `bootstrap`, behind an SQS queue.
 
+use consumer::Consumer;
 use consumer::host::lambda::{self, Error};
+use order_summary::OrderSummary;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    order_summary::start_logging();
+    let traces = consumer::start_logging();
     let url = std::env::var("READ_MODEL_URL").map_err(
         |_| "expected READ_MODEL_URL, the connection string of the read model; found nothing",
     )?;
-    lambda::run(order_summary::OrderSummary, &lambda::login(url.parse()?)?).await
+    let read_model = lambda::login(url.parse()?)?;
+    lambda::serve(Consumer::new(OrderSummary, &read_model).with_traces(&traces)).await
 }

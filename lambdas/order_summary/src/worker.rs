@@ -2,13 +2,14 @@
 //! `WORKERS` (how many batches at a time, 4).
 
 use anyhow::Context;
+use consumer::Consumer;
 use consumer::host::poll;
 use order_summary::OrderSummary;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    order_summary::start_logging();
+    let traces = consumer::start_logging();
     let read =
         |name: &str| std::env::var(name).with_context(|| format!("expected {name}, found nothing"));
     let read_model = poll::login(read("READ_MODEL_URL")?.parse()?).await?;
@@ -26,6 +27,7 @@ async fn main() -> anyhow::Result<()> {
             _ = tokio::signal::ctrl_c() => {}
         }
     };
-    poll::run(OrderSummary, &read_model, &poll::client().await, &queue_url, workers, stop).await;
+    let consumer = || Consumer::new(OrderSummary, &read_model).with_traces(&traces);
+    poll::serve(consumer, &poll::client().await, &queue_url, workers, stop).await;
     Ok(())
 }

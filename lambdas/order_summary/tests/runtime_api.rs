@@ -56,6 +56,10 @@ struct Function {
 
 impl Function {
     async fn start(read_model_url: &str) -> Self {
+        Self::start_with(read_model_url, &[]).await
+    }
+
+    async fn start_with(read_model_url: &str, variables: &[(&str, &str)]) -> Self {
         let (invocations, to_hand_out) = mpsc::channel(8);
         let (collected, answers) = mpsc::channel(8);
         let api = Arc::new(RuntimeApi { invocations: Mutex::new(to_hand_out), answers: collected });
@@ -74,6 +78,7 @@ impl Function {
             .env("AWS_LAMBDA_LOG_GROUP_NAME", "g")
             .env("AWS_LAMBDA_LOG_STREAM_NAME", "s")
             .env("READ_MODEL_URL", read_model_url)
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .kill_on_drop(true)
             .spawn()
@@ -132,4 +137,58 @@ async fn a_read_model_that_cannot_be_reached_is_an_error_for_the_whole_batch() {
         function.invoke(event(&[("m1", body(1, 1, "order.paid", &json!({})))])).await;
     assert_eq!((kind.as_str(), &error["errorType"]), ("error", &json!("Unreachable")));
     assert!(!error.to_string().contains("secret"));
+}
+
+/// An order's creation as it comes with the headers of its trace.
+#[cfg(feature = "otel")]
+fn traced() -> Value {
+    let data = json!({ "customer_id": "c", "currency": "EUR" });
+    let metadata = r#""metadata":{"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},"data":"#;
+    let mut invocation =
+        event(&[("m1", body(1, 1, "order.created", &data).replacen("\"data\":", metadata, 1))]);
+    invocation["Records"][0]["attributes"]["AWSTraceHeader"] =
+        "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1".into();
+    invocation
+}
+
+#[cfg(feature = "otel")]
+#[tokio::test]
+async fn the_spans_are_sent_before_the_answer_to_where_opentelemetrys_variables_say() {
+    use crate::otlp::{Otlp, attribute, hex};
+    let none_failed = ("response".to_owned(), json!({ "batchItemFailures": [] }));
+    for (service, expected) in [("orders", "orders"), ("", "order_summary")] {
+        let (read_model, otlp) = (ReadModel::start().await, Otlp::start().await);
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.address()),
+            ("OTEL_SERVICE_NAME", service),
+            // The filter of the log has no say in it.
+            ("RUST_LOG", "error"),
+        ];
+        let mut function = Function::start_with(&read_model.url(), &variables).await;
+        assert_eq!(function.invoke(traced()).await, none_failed);
+        let requests = otlp.requests();
+        assert_eq!(requests.len(), 1);
+        let resource = requests[0].resource_spans[0].resource.clone().unwrap();
+        assert_eq!(attribute(&resource.attributes, "service.name").as_deref(), Some(expected));
+        let spans = otlp.spans();
+        let names: Vec<&str> = spans.iter().map(|span| span.name.as_str()).collect();
+        assert_eq!(names, ["process order_summary", "batch order_summary"]);
+        assert_eq!(hex(&spans[1].parent_span_id), "", "the runtime's span is not sent");
+        let links: Vec<String> = spans[0].links.iter().map(|link| hex(&link.span_id)).collect();
+        assert_eq!(links, ["b7ad6b7169203331", "53995c3f42cd8ad8"]);
+        assert_eq!(function.invoke(traced()).await, none_failed);
+        assert_eq!(otlp.requests().len(), 2);
+    }
+}
+
+#[cfg(feature = "otel")]
+#[tokio::test]
+async fn a_function_that_cannot_send_spans_works_without_them() {
+    let none_failed = ("response".to_owned(), json!({ "batchItemFailures": [] }));
+    for address in ["http://127.0.0.1:1", "http://otlp.example.com:4318", "nonsense"] {
+        let read_model = ReadModel::start().await;
+        let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", address)];
+        let mut function = Function::start_with(&read_model.url(), &variables).await;
+        assert_eq!(function.invoke(traced()).await, none_failed, "{address}");
+    }
 }

@@ -95,7 +95,8 @@ impl Mint {
         Self::new(move |host, port, user| {
             let (region, credentials) = (region.clone(), credentials.clone());
             async move {
-                let credentials = credentials.provide_credentials().await.map_err(IamError::from)?;
+                let credentials =
+                    credentials.provide_credentials().await.map_err(IamError::from)?;
                 let now = SystemTime::now();
                 let token = token((&host, port), &user, &region, &credentials, now);
                 token.map(Token::into_password).map_err(MintError::from)

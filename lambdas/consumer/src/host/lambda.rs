@@ -22,6 +22,9 @@ pub use lambda_runtime::Error;
 /// The end of an invocation that is left for the answer; a fifth of a short one.
 const FOR_THE_ANSWER: Duration = Duration::from_secs(1);
 
+/// How long spans may take to be sent at most: a receiver that hangs costs each invocation so much.
+const FOR_TRACES: Duration = Duration::from_secs(2);
+
 /// What Lambda hands in. Looser than `SqsEvent`: without records it is an empty batch.
 #[derive(Debug, Default, Deserialize)]
 struct Invocation {
@@ -61,8 +64,7 @@ pub async fn serve<H: Handler>(mut consumer: Consumer<H>) -> Result<(), Error> {
     }
     let consumer = Mutex::new(consumer);
     let function = |invocation: LambdaEvent<Invocation>| {
-        let deadline = deadline(invocation.context.deadline());
-        invoke(&consumer, invocation.payload, deadline)
+        invoke(&consumer, invocation.payload, invocation.context.deadline())
     };
     lambda_runtime::run(service_fn(function)).await
 }
@@ -86,18 +88,26 @@ pub fn login(read_model: Dsn) -> Result<Dsn, LoginError> {
 
 /// When work must end, for the answer to be given in time.
 fn deadline(invocation_ends: SystemTime) -> Instant {
-    let left = invocation_ends.duration_since(SystemTime::now()).unwrap_or_default();
+    let left = left(invocation_ends);
     Instant::now() + left - (left / 5).min(FOR_THE_ANSWER)
+}
+
+fn left(invocation_ends: SystemTime) -> Duration {
+    invocation_ends.duration_since(SystemTime::now()).unwrap_or_default()
 }
 
 async fn invoke<H: Handler>(
     consumer: &Mutex<Consumer<H>>,
     invocation: Invocation,
-    deadline: Instant,
+    ends: SystemTime,
 ) -> Result<SqsBatchResponse, Diagnostic> {
     let messages = invocation.records.unwrap_or_default();
     let records = messages.into_iter().map(record).collect();
-    let result = consumer.lock().await.deliver_until(records, Some(deadline)).await;
+    let mut consumer = consumer.lock().await;
+    let result = consumer.deliver_until(records, Some(deadline(ends))).await;
+    // Before the answer: what is open after it waits, frozen, for the next invocation.
+    consumer.flush_traces((left(ends) / 2).min(FOR_TRACES)).await;
+    drop(consumer);
     result.and_then(|report| respond(&report)).map_err(|error| {
         tracing::error!(error = chain(&error), "the whole batch goes back to the queue");
         Diagnostic { error_type: error.kind().to_owned(), error_message: chain(&error) }

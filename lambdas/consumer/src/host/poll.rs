@@ -36,6 +36,9 @@ const LONGEST_DELAY: i32 = 43_200;
 /// The longest pause after an error.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// How long spans may take to be sent, after the messages were seen to.
+const FOR_TRACES: Duration = Duration::from_secs(5);
+
 /// What stands before each error of reading the queue.
 const QUEUE_UNKNOWN: &str = "the queue cannot be read";
 
@@ -243,10 +246,12 @@ impl<H: Handler> Worker<'_, H> {
             // The hold ends before the delivery does; its deadline sees to the rest.
             never = async { hold.keep().await; pending().await } => never,
         };
-        let report = report.map_err(|error| chain(&error))?;
-        self.delay(&report, &receipts).await;
-        self.delete(&report, receipts).await;
-        Ok(())
+        if let Ok(report) = &report {
+            self.delay(report, &receipts).await;
+            self.delete(report, receipts).await;
+        }
+        self.consumer.flush_traces(FOR_TRACES).await;
+        report.map(drop).map_err(|error| chain(&error))
     }
 
     /// Has the queue keep back what the handler wants later.
