@@ -1,5 +1,6 @@
 //! Events to the broker: one request for a batch, one outcome for each entry.
 
+mod answer;
 mod aws;
 mod backoff;
 mod body;
