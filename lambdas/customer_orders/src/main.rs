@@ -1,14 +1,12 @@
-//! The Lambda function `customer_orders`: deployed as `bootstrap`, behind SQS queues.
+//! The Lambda function `customer_orders`: deployed as `bootstrap`, behind SQS queues. `READ_MODEL_URL`.
 
 use consumer::Consumer;
-use consumer::host::lambda::{self, Error};
+use consumer::host::{self, lambda};
+use customer_orders::handler;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
-    let traces = consumer::start_logging();
-    let url = std::env::var("READ_MODEL_URL").map_err(
-        |_| "expected READ_MODEL_URL, the connection string of the read model; found nothing",
-    )?;
-    let read_model = lambda::login(url.parse()?)?;
-    lambda::serve(Consumer::new(customer_orders::handler(), &read_model).with_traces(&traces)).await
+async fn main() -> Result<(), lambda::Error> {
+    let traces = host::start_logging();
+    let read_model = lambda::login(host::read_model()?)?;
+    lambda::serve(Consumer::new(handler(), &read_model).with_traces(&traces)).await
 }

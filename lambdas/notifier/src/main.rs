@@ -1,12 +1,13 @@
-//! The Lambda function `notifier`: deployed as `bootstrap`, behind an SQS queue.
+//! The Lambda function `notifier`: deployed as `bootstrap`, behind an SQS queue. `READ_MODEL_URL`,
+//! and what [`Settings`] reads.
 
-use consumer::host::lambda::{self, Error};
+use consumer::host::{self, lambda};
 use notifier::Settings;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
-    let traces = consumer::start_logging();
-    let mut settings = Settings::read(|name| std::env::var(name).ok())?;
-    settings.read_model = lambda::login(settings.read_model)?;
-    lambda::serve(settings.consumer().with_traces(&traces)).await
+async fn main() -> Result<(), lambda::Error> {
+    let traces = host::start_logging();
+    let settings = Settings::read(|name| std::env::var(name).ok())?;
+    let read_model = lambda::login(host::read_model()?)?;
+    lambda::serve(settings.consumer(&read_model).with_traces(&traces)).await
 }

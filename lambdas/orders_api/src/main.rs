@@ -51,7 +51,7 @@ const GRACE: Duration = Duration::from_secs(5);
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    consumer::start_logging();
+    consumer::host::start_logging();
     // Before anything can be asked: a signal that comes while connecting must count.
     let mut terminate = signal(SignalKind::terminate())?;
     let dsn: Dsn = arguments.read_model_url.parse().context("READ_MODEL_URL cannot be used")?;

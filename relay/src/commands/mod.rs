@@ -7,6 +7,7 @@ pub(crate) mod init;
 mod moment;
 pub(crate) mod parked;
 pub(crate) mod run;
+mod set_aside;
 pub(crate) mod status;
 
 use anyhow::Context as _;

@@ -11,13 +11,9 @@ mod export;
 mod kept;
 #[cfg(feature = "otel")]
 mod links;
-#[cfg(feature = "logs")]
-mod logging;
 
 #[cfg(feature = "otel")]
 pub use export::TracesError;
-#[cfg(feature = "logs")]
-pub use logging::start_logging;
 
 use crate::apply::Item;
 use crate::error::Error;

@@ -1,6 +1,6 @@
-//! What a function says of itself: log lines, and spans where they are wanted.
+//! What a process says of itself: log lines, and spans where they are wanted.
 
-use super::Traces;
+use crate::traces::Traces;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, fmt};
@@ -9,9 +9,12 @@ use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 #[cfg(not(feature = "otel"))]
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
-/// Logs as Lambda shows it best, a JSON object a line (`RUST_LOG` filters), and with the feature
-/// `otel` keeps spans where OpenTelemetry's variables ask for it ([`Traces::from_environment`]):
-/// hand what is returned to [`Consumer::with_traces`](crate::Consumer::with_traces).
+/// Logs as Lambda shows them best: a JSON object a line, on standard output. `RUST_LOG` filters;
+/// without it what is `info` and worse is logged. To be called once, at the start of a process.
+///
+/// With the feature `otel` spans are kept too, where OpenTelemetry's variables ask for them
+/// (`Traces::from_environment`): hand what is returned to
+/// [`Consumer::with_traces`](crate::Consumer::with_traces).
 ///
 /// What is wrong with those variables is logged, and the function works without spans: no event
 /// waits for a trace. To log otherwise, put a subscriber of your own together.
