@@ -47,13 +47,12 @@ fn the_consumers_core_does_without_the_aws_sdk() {
         let sdk = dependency.name.starts_with("aws-") || dependency.name == "s3";
         assert!(
             !sdk || dependency.optional,
-            "consumer needs {} without the features poll and s3",
+            "consumer needs {} without the features poll, s3 and iam",
             dependency.name
         );
     }
-    assert!(
-        consumer.features["default"].iter().all(|feature| feature != "poll" && feature != "s3")
-    );
+    let with_sdk = ["poll", "s3", "iam"];
+    assert!(consumer.features["default"].iter().all(|on| !with_sdk.contains(&on.as_str())));
 }
 
 #[test]

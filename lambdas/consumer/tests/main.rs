@@ -16,6 +16,8 @@ mod emit;
 mod latest;
 mod manual;
 mod observed;
+#[cfg(feature = "otel")]
+mod otlp;
 mod plans;
 mod poison;
 mod pooler;
@@ -25,4 +27,6 @@ mod replay;
 mod support;
 #[cfg(feature = "testing")]
 mod testing;
+#[cfg(feature = "otel")]
+mod traces;
 mod upkeep;

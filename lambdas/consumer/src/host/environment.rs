@@ -4,6 +4,7 @@
 //! empty variable counts as none, as templates leave them.
 
 use crate::error::chain;
+use crate::login::LoginError;
 use dsn::Dsn;
 use std::fmt;
 
@@ -22,6 +23,9 @@ pub enum Misconfigured {
     /// The connection string of the read model is none, or asks for what is refused.
     #[error("READ_MODEL_URL cannot be used")]
     ReadModel(#[source] dsn::Error),
+    /// The read model cannot be logged in to as `READ_MODEL_LOGIN` says.
+    #[error("READ_MODEL_LOGIN cannot be used")]
+    Login(#[from] LoginError),
     /// A number was expected.
     #[error("expected {name} to be a number, found {found:?}")]
     NoNumber {

@@ -7,6 +7,7 @@ use crate::batch::Report;
 use crate::consumer::Consumer;
 use crate::error::{self, chain};
 use crate::handler::Handler;
+use crate::login::{Login, LoginError};
 use crate::record::Record;
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsMessage};
 use dsn::Dsn;
@@ -24,6 +25,9 @@ const FOR_THE_ANSWER: Duration = Duration::from_secs(1);
 /// The most bytes of an object: what the relay puts there unless it is told otherwise.
 #[cfg(feature = "s3")]
 const LARGEST_OBJECT: usize = 16 << 20;
+
+/// How long spans may take to be sent at most: a receiver that hangs costs each invocation so much.
+const FOR_TRACES: Duration = Duration::from_secs(2);
 
 /// What Lambda hands in. Looser than `SqsEvent`: without records it is an empty batch.
 #[derive(Debug, Default, Deserialize)]
@@ -73,26 +77,50 @@ pub async fn serve<H: Handler>(mut consumer: Consumer<H>) -> Result<(), Error> {
     }
     let consumer = Mutex::new(consumer);
     let function = |invocation: LambdaEvent<Invocation>| {
-        let deadline = deadline(invocation.context.deadline());
-        invoke(&consumer, invocation.payload, deadline)
+        invoke(&consumer, invocation.payload, invocation.context.deadline())
     };
     lambda_runtime::run(service_fn(function)).await
 }
 
+/// The read model with the login that `READ_MODEL_LOGIN` says: `password` (what it is where it is
+/// not set), or `aws-iam`, a token that is signed for each connection with the function's own
+/// credentials and region. For the latter the crate's feature `iam` is needed.
+///
+/// # Errors
+/// When it is no such login, or a token would go over a connection without TLS.
+pub fn login(read_model: Dsn) -> Result<Dsn, LoginError> {
+    match Login::of_environment()? {
+        Login::Password => Ok(read_model),
+        #[cfg(feature = "iam")]
+        Login::AwsIam => {
+            use crate::credentials::{of_environment, variable};
+            crate::login::with_tokens(read_model, variable("AWS_REGION"), Some(of_environment()))
+        }
+    }
+}
+
 /// When work must end, for the answer to be given in time.
 fn deadline(invocation_ends: SystemTime) -> Instant {
-    let left = invocation_ends.duration_since(SystemTime::now()).unwrap_or_default();
+    let left = left(invocation_ends);
     Instant::now() + left - (left / 5).min(FOR_THE_ANSWER)
+}
+
+fn left(invocation_ends: SystemTime) -> Duration {
+    invocation_ends.duration_since(SystemTime::now()).unwrap_or_default()
 }
 
 async fn invoke<H: Handler>(
     consumer: &Mutex<Consumer<H>>,
     invocation: Invocation,
-    deadline: Instant,
+    ends: SystemTime,
 ) -> Result<SqsBatchResponse, Diagnostic> {
     let messages = invocation.records.unwrap_or_default();
     let records = messages.into_iter().map(record).collect();
-    let result = consumer.lock().await.deliver_until(records, Some(deadline)).await;
+    let mut consumer = consumer.lock().await;
+    let result = consumer.deliver_until(records, Some(deadline(ends))).await;
+    // Before the answer: what is open after it waits, frozen, for the next invocation.
+    consumer.flush_traces((left(ends) / 2).min(FOR_TRACES)).await;
+    drop(consumer);
     result.and_then(|report| respond(&report)).map_err(|error| {
         tracing::error!(error = chain(&error), "the whole batch goes back to the queue");
         Diagnostic { error_type: error.kind().to_owned(), error_message: chain(&error) }
