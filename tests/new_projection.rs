@@ -2,11 +2,14 @@
 //! template; all of it or nothing.
 
 use crate::harness::text;
+use crate::readme::blocks_of;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+const PAGE: &str = include_str!("../relay/docs/new-projection.md");
 
 /// A copy of this workspace, whose crates have another version: they are built beside those that
 /// the other tests are made of, and share with them all that comes from elsewhere.
@@ -98,18 +101,18 @@ fn added<'a>(before: &str, after: &'a str) -> Vec<&'a str> {
 fn a_new_projection_builds_passes_its_test_and_stands_in_the_template() -> Result<()> {
     let copy = Copy::new("new_projection")?;
     let before = copy.state()?;
-    // One of each mode; of several types and aggregates, of those by default, of a single one.
-    let asked = [
-        ["shipments_seen", "--events", "order.shipped,order.paid,parcel.sent", "--mode=versioned"],
-        ["prices_now", "--events", "product.priced", "--mode=latest"],
-        ["order_log", "--events", "order.created,order.paid", "--mode=once"],
-    ];
-    for arguments in asked {
-        let output = copy.relay(&arguments)?;
+    // As the manual has it: one of each mode; several types and aggregates, those by default, one.
+    let lines = blocks_of(PAGE, "sh").into_iter().flat_map(str::lines);
+    let asked = lines.filter_map(|line| line.strip_prefix("relay new projection "));
+    let asked: Vec<Vec<&str>> = asked.map(|arguments| arguments.split(' ').collect()).collect();
+    for arguments in &asked {
+        let output = copy.relay(arguments)?;
         assert!(output.status.success(), "{}", text(&output));
         let next = format!("cargo test -p {}", arguments[0]);
         assert!(text(&output).contains(&next), "{}", text(&output));
     }
+    let names: Vec<&str> = asked.iter().map(|arguments| arguments[0]).collect();
+    assert_eq!(names, ["shipments_seen", "prices_now", "order_log"]);
 
     let after = copy.state()?;
     for (path, was) in &before {
@@ -129,9 +132,8 @@ fn a_new_projection_builds_passes_its_test_and_stands_in_the_template() -> Resul
     }
 
     // As tests/run does it: all packages and all features, so that what they share is built.
-    let names = asked.map(|[name, ..]| name);
     let mut test = vec!["test", "--offline", "--workspace", "--all-features"];
-    test.extend(names.iter().flat_map(|name| ["--test", name]));
+    test.extend(names.iter().flat_map(|name| ["--test", *name]));
     let output = copy.cargo(&test)?;
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(text(&output).matches("test result: ok. 1 passed").count(), 3, "{}", text(&output));
