@@ -41,7 +41,8 @@ impl Projection for __Name__ {
         tx: &mut Tx<'_>,
     ) -> Result<(), HandlerError> {
         __happened__
-        let sql = "insert into __name__ (aggregate_type, aggregate_id, status, changed_at, version)
+        let sql = "insert into __name__
+              (aggregate_type, aggregate_id, status, changed_at, version)
             values ($1, $2, $3, $4, $5)
             on conflict (aggregate_type, aggregate_id) do update set status = excluded.status,
               changed_at = excluded.changed_at, version = excluded.version";
