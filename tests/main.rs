@@ -36,4 +36,5 @@ mod tls;
 mod values;
 mod versions;
 mod whole_path;
+mod worker_processes;
 mod workers;

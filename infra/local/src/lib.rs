@@ -14,7 +14,9 @@ pub mod orders;
 pub mod postgres;
 pub mod process;
 pub mod read_back;
+pub mod read_model;
 pub mod receiver;
+pub mod runtime_api;
 pub mod stack;
 pub mod verdict;
 

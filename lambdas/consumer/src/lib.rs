@@ -37,8 +37,8 @@
 //! # #[cfg(feature = "lambda")]
 //! #[tokio::main]
 //! async fn main() -> Result<(), consumer::host::lambda::Error> {
-//!     let read_model: dsn::Dsn = std::env::var("READ_MODEL_URL")?.parse()?;
-//!     consumer::host::lambda::run(Customers, &read_model).await
+//!     consumer::host::start_logging();
+//!     consumer::host::lambda::run(Customers, &consumer::host::read_model()?).await
 //! }
 //! # #[cfg(not(feature = "lambda"))]
 //! # fn main() {}
@@ -79,7 +79,8 @@
 //! `inbox` tell new events from old ones, `apply` puts those and the handler
 //! into a transaction, `consumer` decides between one and many; the hosts bring
 //! the messages. The core depends on no AWS SDK; the feature `lambda` brings
-//! Lambda's runtime, the feature `poll` the SDK of SQS, the feature `s3` claim checks,
+//! Lambda's runtime, the feature `poll` the SDK of SQS, either the log
+//! of its process (the feature `logging`), the feature `s3` claim checks,
 //! the feature `testing` a harness for an author's tests.
 
 mod handler;

@@ -50,7 +50,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    order_summary::start_logging();
+    consumer::host::start_logging();
     // Before anything can be asked: a signal that comes while connecting must count.
     let stop = server::Stop::on_signals()?;
     let dsn: Dsn = arguments.read_model_url.parse().context("READ_MODEL_URL cannot be used")?;

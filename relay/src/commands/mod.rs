@@ -8,6 +8,7 @@ mod moment;
 pub(crate) mod new;
 pub(crate) mod parked;
 pub(crate) mod run;
+mod set_aside;
 pub(crate) mod status;
 
 use anyhow::Context as _;

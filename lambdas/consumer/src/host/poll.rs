@@ -12,6 +12,7 @@ use crate::batch::Report;
 use crate::consumer::Consumer;
 use crate::error::chain;
 use crate::handler::Handler;
+use crate::host::environment::{Misconfigured, queue};
 use crate::record::Record;
 use aws_config::BehaviorVersion;
 use aws_sdk_sqs::Client;
@@ -24,6 +25,7 @@ use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// The longest that SQS holds a request open, in seconds.
@@ -76,6 +78,26 @@ pub async fn client() -> Client {
         .build_https();
     let config = aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await;
     Client::new(&config)
+}
+
+/// Works the queue that the environment names until the process is told to end (SIGTERM, or
+/// Ctrl-C): the main of a worker. `QUEUE_URL` is the queue's, `WORKERS` how many deliveries are
+/// worked at a time, 4 where it is not set. Each worker has a consumer of its own.
+///
+/// # Errors
+/// When the environment does not say what it must.
+pub async fn work<H: Handler>(consumer: impl Fn() -> Consumer<H>) -> Result<(), Misconfigured> {
+    let queue = queue()?;
+    // Before anything is received: a signal that comes meanwhile must count.
+    let mut terminate = signal(SignalKind::terminate()).map_err(Misconfigured::Signal)?;
+    let told_to_end = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    };
+    serve(consumer, &client().await, &queue.url, queue.workers, told_to_end).await;
+    Ok(())
 }
 
 /// Works the queue, with so many workers (`4`, or a [`Polling`]), until `until` completes;
