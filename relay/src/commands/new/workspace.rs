@@ -15,7 +15,7 @@ const TEMPLATE: &str = "infra/template.yaml";
 const PARTS: [&str; 3] = [MANIFEST, TEMPLATE, "lambdas/consumer/Cargo.toml"];
 
 /// What the new function takes from the workspace's dependencies.
-const NEEDED: [&str; 6] = ["consumer", "local", "serde", "serde_json", "tokio"];
+const NEEDED: [&str; 5] = ["consumer", "local", "serde", "serde_json", "tokio"];
 
 /// A checkout of Relay, or a fork of it.
 #[derive(Debug)]
