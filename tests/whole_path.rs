@@ -4,8 +4,9 @@ use crate::harness::{INSERT, LIMIT};
 use anyhow::Result;
 use local::deploy::CLAIM_CHECK_BUCKET;
 use local::orders::{Workload, Written, write};
+use local::read_back::write_and_read;
 use local::stack::{SHOP_DATABASE, Stack};
-use local::verdict::{judge, judge_all};
+use local::verdict::{judge, judge_all, read_your_writes};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -26,7 +27,26 @@ async fn orders_arrive_in_the_read_model_through_sns_sqs_and_lambda() -> Result<
     let written = Arc::new(Written::default());
     write(&workload, Arc::clone(&written)).await?;
     let (shop, read_model) = (stack.shop().await?, stack.read_model().await?);
-    let committed = i64::try_from(written.effects.load(Ordering::Relaxed))?;
+    // Read-your-writes, while the rest is still on its way: three events of two effects each.
+    let api = &stack.deployed.orders_api;
+    let read = write_and_read(&shop, api).await?;
+    let fresh = read_your_writes(&read);
+    assert!(fresh.holds, "{fresh:?}\n{}", stack.logs());
+    let order = format!("/orders/{}", read[0].order);
+    let as_it_ended = &api.get(&order).await?.body;
+    assert_eq!(
+        (&as_it_ended["status"], &as_it_ended["total"]),
+        (&"cancelled".into(), &"25.00".into())
+    );
+    // What no event brings is waited for in vain, and no one is answered who does not sign.
+    assert_eq!(api.get(&format!("{order}?min_version=4")).await?.status, 504);
+    assert_eq!(api.get(&format!("{order}?min_version=0")).await?.status, 400);
+    assert_eq!(
+        api.get("/orders/unknown%20one").await?.body["message"],
+        "there is no order unknown one"
+    );
+    assert_eq!(api.get_unsigned(&order).await?.status, 403);
+    let committed = i64::try_from(written.effects.load(Ordering::Relaxed) + 6)?;
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         let projected: i64 = read_model

@@ -2,6 +2,7 @@
 
 use crate::ministack::{MiniStack, point_at, python};
 use crate::process::command;
+use crate::read_back::OrdersApi;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,8 @@ pub struct Deployed {
     pub dead_letter_queue_url: String,
     /// The function.
     pub function: String,
+    /// The query service.
+    pub orders_api: OrdersApi,
 }
 
 /// The functions' binaries.
@@ -33,6 +36,8 @@ pub struct Functions {
     pub customer_orders: PathBuf,
     /// A call for each paid order.
     pub notifier: PathBuf,
+    /// Orders over HTTP.
+    pub orders_api: PathBuf,
 }
 
 /// Runs the AWS command line against MiniStack; returns what it printed.
@@ -66,6 +71,7 @@ pub fn deploy(
         ("order_summary", &functions.order_summary),
         ("customer_orders", &functions.customer_orders),
         ("notifier", &functions.notifier),
+        ("orders_api", &functions.orders_api),
     ] {
         pack(name, binary, folder, &code)?;
     }
@@ -101,6 +107,7 @@ pub fn deploy(
             "CodeKey=order_summary.zip",
             "CustomerOrdersCodeKey=customer_orders.zip",
             "NotifierCodeKey=notifier.zip",
+            "OrdersApiCodeKey=orders_api.zip",
             &format!("NotifyUrl={notify_url}"),
             &format!("ReadModelUrl={read_model_url}"),
             &format!("ClaimCheckBucket={CLAIM_CHECK_BUCKET}"),
@@ -178,5 +185,6 @@ fn outputs(ministack: &MiniStack) -> Result<Deployed> {
         queue_url: needed("QueueUrl")?,
         dead_letter_queue_url: needed("DeadLetterQueueUrl")?,
         function: needed("FunctionName")?,
+        orders_api: OrdersApi::new(&needed("OrdersApiUrl")?, &ministack.endpoint())?,
     })
 }

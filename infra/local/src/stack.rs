@@ -116,6 +116,7 @@ impl Stack {
             order_summary: binary("order_summary")?,
             customer_orders: binary("customer_orders")?,
             notifier: binary("notifier")?,
+            orders_api: binary("orders_api")?,
         };
         say("Postgres, with wal_level = logical");
         let postgres = Postgres::start(&[("fsync", "on")]).await?;
@@ -124,7 +125,7 @@ impl Stack {
         say("MiniStack: SNS, SQS, Lambda, CloudFormation");
         let ministack = MiniStack::start(folder.path()).await?;
         let receiver = Receiver::start().await?;
-        say("infra/template.yaml, with order_summary, customer_orders and notifier");
+        say("infra/template.yaml, with order_summary, customer_orders, notifier and orders_api");
         let read_model_url = postgres.url(READ_MODEL_DATABASE);
         let deployed =
             deploy(&ministack, &functions, &read_model_url, &receiver.url(), folder.path())?;
