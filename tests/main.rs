@@ -18,6 +18,7 @@ mod harness;
 mod idle;
 mod large;
 mod memory;
+mod new_projection;
 mod observe;
 mod ordering;
 mod outcomes;

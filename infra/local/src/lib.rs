@@ -13,6 +13,7 @@ pub mod ministack;
 pub mod orders;
 pub mod postgres;
 pub mod process;
+pub mod read_back;
 pub mod read_model;
 pub mod receiver;
 pub mod runtime_api;

@@ -107,6 +107,11 @@ impl<H: Handler> Consumer<H> {
         self.metrics.is_some()
     }
 
+    #[cfg(all(feature = "lambda", feature = "s3"))]
+    pub(crate) fn has_claim_checks(&self) -> bool {
+        self.claim_checks.is_some()
+    }
+
     /// Takes it that a transaction-pooling proxy (pgbouncer, RDS Proxy) stands before the read
     /// model: statements are then prepared in each transaction anew.
     #[must_use]

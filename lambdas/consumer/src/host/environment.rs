@@ -60,6 +60,12 @@ fn read_model_of(variable: impl Fn(&str) -> Option<String>) -> Result<Dsn, Misco
         .map_err(Misconfigured::ReadModel)
 }
 
+/// The bucket of the claim checks: `RELAY_CLAIM_CHECK_BUCKET`.
+#[cfg(all(feature = "lambda", feature = "s3"))]
+pub(super) fn claim_check_bucket() -> Option<String> {
+    set(variable, "RELAY_CLAIM_CHECK_BUCKET")
+}
+
 /// A queue and how many deliveries of it are worked at a time.
 #[cfg(feature = "poll")]
 #[derive(Debug, Eq, PartialEq)]

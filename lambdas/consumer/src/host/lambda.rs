@@ -22,6 +22,10 @@ pub use lambda_runtime::Error;
 /// The end of an invocation that is left for the answer; a fifth of a short one.
 const FOR_THE_ANSWER: Duration = Duration::from_secs(1);
 
+/// The most bytes of an object: what the relay puts there unless it is told otherwise.
+#[cfg(feature = "s3")]
+const LARGEST_OBJECT: usize = 16 << 20;
+
 /// How long spans may take to be sent at most: a receiver that hangs costs each invocation so much.
 const FOR_TRACES: Duration = Duration::from_secs(2);
 
@@ -50,13 +54,22 @@ pub async fn run<H: Handler>(handler: H, read_model: &Dsn) -> Result<(), Error> 
 /// The same with a consumer that was put together before.
 ///
 /// It writes metrics to standard output, where Lambda's log takes them from, unless
-/// `RELAY_METRICS` is `off` or the consumer has another place for them.
+/// `RELAY_METRICS` is `off` or the consumer has another place for them. With the feature `s3` it
+/// redeems the claim checks of the bucket `RELAY_CLAIM_CHECK_BUCKET`, up to 16 MiB each, unless the
+/// consumer has a way of its own.
 ///
 /// # Errors
 /// When the runtime API is not there.
 pub async fn serve<H: Handler>(mut consumer: Consumer<H>) -> Result<(), Error> {
     if !consumer.has_metrics() && wants_metrics(std::env::var(METRICS).ok().as_deref()) {
         consumer = consumer.with_metrics(std::io::stdout());
+    }
+    #[cfg(feature = "s3")]
+    if !consumer.has_claim_checks()
+        && let Some(bucket) = super::environment::claim_check_bucket()
+    {
+        let claim_checks = crate::s3::from_environment(&bucket, LARGEST_OBJECT);
+        consumer = consumer.with_claim_checks(claim_checks);
     }
     // Before the first invocation: Lambda gives the start more processor time.
     if let Err(error) = consumer.connect().await {
