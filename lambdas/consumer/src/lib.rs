@@ -86,7 +86,9 @@ mod handler;
 mod statements;
 
 mod apply;
+mod awaited;
 mod batch;
+mod begin;
 mod claim_check;
 mod consumer;
 mod database;
@@ -101,6 +103,7 @@ mod read_model;
 mod record;
 mod replay;
 mod typed;
+mod undone;
 mod upcast;
 mod version;
 
