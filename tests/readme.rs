@@ -11,7 +11,7 @@ fn blocks(language: &str) -> Vec<&'static str> {
 }
 
 /// The manual.
-const PAGES: [(&str, &str); 13] = [
+const PAGES: [(&str, &str); 15] = [
     ("aws", include_str!("../relay/docs/aws.md")),
     ("connection", include_str!("../relay/docs/connection.md")),
     ("dead-letters", include_str!("../relay/docs/dead-letters.md")),
@@ -20,14 +20,16 @@ const PAGES: [(&str, &str); 13] = [
     ("observing", include_str!("../relay/docs/observing.md")),
     ("ordering", include_str!("../relay/docs/ordering.md")),
     ("large-events", include_str!("../relay/docs/large-events.md")),
+    ("new-projection", include_str!("../relay/docs/new-projection.md")),
     ("performance", include_str!("../relay/docs/performance.md")),
+    ("read-your-writes", include_str!("../relay/docs/read-your-writes.md")),
     ("side-effects", include_str!("../relay/docs/side-effects.md")),
     ("slots", include_str!("../relay/docs/slots.md")),
     ("tables", include_str!("../relay/docs/tables.md")),
     ("values", include_str!("../relay/docs/values.md")),
 ];
 
-fn blocks_of<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+pub(crate) fn blocks_of<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
     let fence = format!("```{language}\n");
     page.split(fence.as_str()).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
 }

@@ -10,7 +10,10 @@ use uuid::Uuid;
 /// After a failure to write, the next try waits for so long.
 const BETWEEN_TRIES: Duration = Duration::from_secs(5);
 
-/// Why a destination gets nothing now.
+/// The state of a destination that gets all but what is too large for it.
+const BUCKET: &str = "bucket";
+
+/// Why a destination gets nothing now, or not all.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Trouble {
     state: &'static str,
@@ -31,6 +34,13 @@ impl Trouble {
             message: message.to_owned(),
             holds_all_back: false,
         }
+    }
+
+    /// What is too large for it cannot be put into the bucket; all else it takes.
+    #[must_use]
+    pub fn bucket(failures: u32, code: &str, message: &str) -> Self {
+        let code = Some(code.to_owned());
+        Self { state: BUCKET, failures, code, message: message.to_owned(), holds_all_back: false }
     }
 
     /// It refused an event, and is to get nothing more.
@@ -69,6 +79,22 @@ impl Health {
         self.changed |= state(place) != state(&trouble);
         let held = place.as_ref().is_some_and(|trouble| trouble.holds_all_back);
         *place = trouble.map(|trouble| Trouble { holds_all_back: held, ..trouble });
+    }
+
+    /// Takes note that what is too large for a destination cannot be put into its bucket, where
+    /// nothing worse is known of it.
+    pub fn bucket_fails(&mut self, destination: usize, trouble: Trouble) {
+        let known = self.troubles.get(destination).is_none_or(Option::is_some);
+        if !known || self.bucket_is_broken(destination) {
+            self.set(destination, Some(trouble));
+        }
+    }
+
+    /// Whether what is too large for a destination cannot be put into its bucket.
+    #[must_use]
+    pub fn bucket_is_broken(&self, destination: usize) -> bool {
+        let trouble = self.troubles.get(destination).and_then(Option::as_ref);
+        trouble.is_some_and(|trouble| trouble.state == BUCKET)
     }
 
     /// Takes note whether a destination's events fill the budget.
@@ -185,5 +211,20 @@ mod tests {
         health.noted(true, now);
         health.set(0, Some(Trouble::open(false, 6, "500", "")));
         assert_eq!(rows(&mut health, now), None, "the same trouble still");
+    }
+
+    #[test]
+    fn a_broken_bucket_is_said_unless_the_destination_itself_is_in_trouble() {
+        let dsn = "postgres://u@localhost/d".parse().unwrap();
+        let mut health = Health::new(dsn, "relay".to_owned(), 1);
+        health.set(0, Some(Trouble::open(true, 1, "NotFound", "")));
+        health.bucket_fails(0, Trouble::bucket(1, "S3.NoSuchBucket", ""));
+        assert!(!health.bucket_is_broken(0));
+        health.set(0, None);
+        health.bucket_fails(0, Trouble::bucket(1, "S3.NoSuchBucket", ""));
+        assert!(health.bucket_is_broken(0));
+        health.bucket_fails(0, Trouble::bucket(2, "S3.AccessDenied", ""));
+        let note = health.note(&["a"], Instant::now()).unwrap();
+        assert_eq!(note.rows[0].1.code.as_deref(), Some("S3.AccessDenied"));
     }
 }

@@ -61,6 +61,9 @@ enum Command {
     Parked(commands::parked::Verb),
     /// Drop the slot, and the publication, when this relay is given up.
     Drop(commands::drop::Arguments),
+    /// Write a new function that builds, passes its test and stands in the template.
+    #[command(subcommand)]
+    New(commands::new::What),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -75,6 +78,13 @@ fn main() -> ExitCode {
         let mut command = <Arguments as clap::CommandFactory>::command();
         clap_complete::generate(shell, &mut command, "relay", &mut std::io::stdout());
         return ExitCode::SUCCESS;
+    }
+    // It has nothing to do with what the relay is configured for.
+    if let Command::New(what) = arguments.command {
+        return match commands::new::run(what) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        };
     }
     let config = match configuration(arguments.config) {
         Ok(config) => config,
@@ -95,7 +105,7 @@ fn main() -> ExitCode {
             Command::DeadLetters(verb) => commands::dead_letters::run(&config, verb).await,
             Command::Parked(verb) => commands::parked::run(verb).await,
             Command::Drop(arguments) => commands::drop::run(&config, arguments).await,
-            Command::Completions { .. } => Ok(true),
+            Command::New(_) | Command::Completions { .. } => Ok(true),
         }
     });
     runtime.shutdown_background();

@@ -72,22 +72,32 @@ $$;
 comment on function relay.event_reached(text, uuid) is
   'Whether the event had its effect in the projection, or was parked.';
 
--- A wait within one statement sees others' commits at READ COMMITTED alone.
-create function relay.refuse_fixed_snapshot() returns void
+-- Sleeps between two looks at what is waited for, 5 ms and twice as long each time,
+-- 100 ms at most; false when the deadline has come. A wait within one statement sees
+-- others' commits at READ COMMITTED alone.
+create function relay.pause_before(deadline timestamptz, looks integer) returns boolean
 language plpgsql
-stable
+volatile
+strict
 as $$
+declare
+  remaining double precision := extract(epoch from deadline - clock_timestamp());
 begin
+  if remaining <= 0 then
+    return false;
+  end if;
   if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
     raise exception 'relay: a wait must be at read committed, found %', current_setting('transaction_isolation')
       using errcode = 'object_not_in_prerequisite_state',
         hint = 'Such a transaction sees nothing that is committed after its first statement: wait before it begins.';
   end if;
+  perform pg_sleep(least(0.005 * 2 ^ least(looks, 5), 0.1, remaining));
+  return true;
 end
 $$;
 
-comment on function relay.refuse_fixed_snapshot() is
-  'Raises object_not_in_prerequisite_state in a transaction that cannot see what is waited for.';
+comment on function relay.pause_before(timestamptz, integer) is
+  'Sleeps between two looks at what is waited for; false when the deadline has come. Raises object_not_in_prerequisite_state in a transaction that cannot see what is waited for.';
 
 -- Waits until the projection has come to the version of the aggregate; false when
 -- it has not within `timeout`. The projection's mode must be Versioned or Latest.
@@ -107,21 +117,15 @@ strict
 as $$
 declare
   deadline timestamptz := clock_timestamp() + timeout;
-  pause double precision := 0.005;
-  remaining double precision;
+  looks integer := 0;
 begin
-  loop
-    if relay.version_reached(projection, aggregate_type, aggregate_id, version) then
-      return true;
-    end if;
-    remaining := extract(epoch from deadline - clock_timestamp());
-    if remaining <= 0 then
+  while not relay.version_reached(projection, aggregate_type, aggregate_id, version) loop
+    if not relay.pause_before(deadline, looks) then
       return false;
     end if;
-    perform relay.refuse_fixed_snapshot();
-    perform pg_sleep(least(pause, remaining));
-    pause := least(pause * 2, 0.1);
+    looks := looks + 1;
   end loop;
+  return true;
 end
 $$;
 
@@ -142,21 +146,15 @@ strict
 as $$
 declare
   deadline timestamptz := clock_timestamp() + timeout;
-  pause double precision := 0.005;
-  remaining double precision;
+  looks integer := 0;
 begin
-  loop
-    if relay.event_reached(projection, event_id) then
-      return true;
-    end if;
-    remaining := extract(epoch from deadline - clock_timestamp());
-    if remaining <= 0 then
+  while not relay.event_reached(projection, event_id) loop
+    if not relay.pause_before(deadline, looks) then
       return false;
     end if;
-    perform relay.refuse_fixed_snapshot();
-    perform pg_sleep(least(pause, remaining));
-    pause := least(pause * 2, 0.1);
+    looks := looks + 1;
   end loop;
+  return true;
 end
 $$;
 

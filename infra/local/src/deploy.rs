@@ -2,11 +2,15 @@
 
 use crate::ministack::{MiniStack, point_at, python};
 use crate::process::command;
+use crate::read_back::OrdersApi;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
 /// The stack's name, and so the prefix of what it makes.
 const STACK: &str = "relay-demo";
+
+/// The bucket for events that are too large for a message.
+pub const CLAIM_CHECK_BUCKET: &str = "relay-large-events";
 
 /// What the template made.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -19,6 +23,8 @@ pub struct Deployed {
     pub dead_letter_queue_url: String,
     /// The function.
     pub function: String,
+    /// The query service.
+    pub orders_api: OrdersApi,
 }
 
 /// The functions' binaries.
@@ -30,6 +36,8 @@ pub struct Functions {
     pub customer_orders: PathBuf,
     /// A call for each paid order.
     pub notifier: PathBuf,
+    /// Orders over HTTP.
+    pub orders_api: PathBuf,
 }
 
 /// Runs the AWS command line against MiniStack; returns what it printed.
@@ -63,12 +71,15 @@ pub fn deploy(
         ("order_summary", &functions.order_summary),
         ("customer_orders", &functions.customer_orders),
         ("notifier", &functions.notifier),
+        ("orders_api", &functions.orders_api),
     ] {
         pack(name, binary, folder, &code)?;
     }
     let template = crate::workspace().join("infra/template.yaml");
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
-    aws(ministack, &["s3", "mb", "s3://relay-code"])?;
+    for bucket in ["relay-code", CLAIM_CHECK_BUCKET] {
+        aws(ministack, &["s3", "mb", &format!("s3://{bucket}")])?;
+    }
     aws(
         ministack,
         &[
@@ -96,8 +107,10 @@ pub fn deploy(
             "CodeKey=order_summary.zip",
             "CustomerOrdersCodeKey=customer_orders.zip",
             "NotifierCodeKey=notifier.zip",
+            "OrdersApiCodeKey=orders_api.zip",
             &format!("NotifyUrl={notify_url}"),
             &format!("ReadModelUrl={read_model_url}"),
+            &format!("ClaimCheckBucket={CLAIM_CHECK_BUCKET}"),
             &format!("Architecture={architecture}"),
         ],
     )?;
@@ -172,5 +185,6 @@ fn outputs(ministack: &MiniStack) -> Result<Deployed> {
         queue_url: needed("QueueUrl")?,
         dead_letter_queue_url: needed("DeadLetterQueueUrl")?,
         function: needed("FunctionName")?,
+        orders_api: OrdersApi::new(&needed("OrdersApiUrl")?, &ministack.endpoint())?,
     })
 }

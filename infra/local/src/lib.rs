@@ -13,7 +13,10 @@ pub mod ministack;
 pub mod orders;
 pub mod postgres;
 pub mod process;
+pub mod read_back;
+pub mod read_model;
 pub mod receiver;
+pub mod runtime_api;
 pub mod stack;
 pub mod verdict;
 

@@ -4,8 +4,9 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use local::latency::measure;
 use local::orders::{Workload, Written, write};
+use local::read_back::write_and_read;
 use local::stack::{READ_MODEL_DATABASE, SHOP_DATABASE, Stack};
-use local::verdict::judge_all;
+use local::verdict::{judge_all, read_your_writes};
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -111,8 +112,19 @@ async fn demo(arguments: &Arguments) -> Result<bool> {
     });
     watch(&stack, &read_model, &written, writing).await?;
 
-    let verdict = judge_all(&shop, &read_model, &stack.receiver.calls()).await?;
     let latency = measure(&shop, &read_model).await?;
+    let read = write_and_read(&shop, &stack.deployed.orders_api).await?;
+    // Each event has two effects: in order_summary and in customer_orders.
+    written.committed.fetch_add(3, Ordering::Relaxed);
+    written.effects.fetch_add(6, Ordering::Relaxed);
+    watch(&stack, &read_model, &written, tokio::spawn(async { Ok(()) })).await?;
+
+    let mut verdict = judge_all(&shop, &read_model, &stack.receiver.calls()).await?;
+    verdict.clauses.push(read_your_writes(&read));
+    println!("\nan order, asked for right after each commit:");
+    for read in &read {
+        println!("  {read}");
+    }
     println!("\n{verdict}");
     println!(
         "throughput: {:.0} events/s from the first commit to the last effect ({} events)",
@@ -212,6 +224,10 @@ async fn keep(stack: &Stack) {
     );
     println!(
         "  AWS             AWS_ENDPOINT_URL={endpoint} AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local target/python/bin/aws sns list-topics"
+    );
+    println!(
+        "  orders_api      {}/orders/ID, asked with any signature",
+        stack.deployed.orders_api.url()
     );
     println!("  the topic       {}", stack.deployed.topic_arn);
     println!("  the queue       {}", stack.deployed.queue_url);

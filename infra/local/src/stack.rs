@@ -1,6 +1,6 @@
 //! The whole system on one machine: Postgres, MiniStack, the template, the relay.
 
-use crate::deploy::{Deployed, Functions, deploy};
+use crate::deploy::{CLAIM_CHECK_BUCKET, Deployed, Functions, aws, deploy};
 use crate::ministack::{MiniStack, point_at};
 use crate::orders::SHOP;
 use crate::postgres::Postgres;
@@ -116,6 +116,7 @@ impl Stack {
             order_summary: binary("order_summary")?,
             customer_orders: binary("customer_orders")?,
             notifier: binary("notifier")?,
+            orders_api: binary("orders_api")?,
         };
         say("Postgres, with wal_level = logical");
         let postgres = Postgres::start(&[("fsync", "on")]).await?;
@@ -124,7 +125,7 @@ impl Stack {
         say("MiniStack: SNS, SQS, Lambda, CloudFormation");
         let ministack = MiniStack::start(folder.path()).await?;
         let receiver = Receiver::start().await?;
-        say("infra/template.yaml, with order_summary, customer_orders and notifier");
+        say("infra/template.yaml, with order_summary, customer_orders, notifier and orders_api");
         let read_model_url = postgres.url(READ_MODEL_DATABASE);
         let deployed =
             deploy(&ministack, &functions, &read_model_url, &receiver.url(), folder.path())?;
@@ -135,7 +136,7 @@ impl Stack {
             &deployed.topic_arn,
             &ministack.endpoint(),
         );
-        run.arg("run");
+        run.arg("run").env("RELAY_CLAIM_CHECK_BUCKET", CLAIM_CHECK_BUCKET);
         let mut relay = Process::start("relay run", run, &folder.path().join("relay.log"))?;
         relay.said("streaming", Duration::from_secs(20)).await?;
         Ok(Self { relay, deployed, ministack, postgres, receiver, folder })
@@ -167,6 +168,14 @@ impl Stack {
     #[must_use]
     pub fn endpoint(&self) -> String {
         self.ministack.endpoint()
+    }
+
+    /// Runs the AWS command line against MiniStack; returns what it printed.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn aws(&self, arguments: &[&str]) -> Result<String> {
+        aws(&self.ministack, arguments)
     }
 
     /// The folder of the logs.

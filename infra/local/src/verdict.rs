@@ -1,5 +1,6 @@
 //! Whether the read model is right, judged from the databases alone.
 
+use crate::read_back::ReadBack;
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -47,6 +48,24 @@ impl fmt::Display for Verdict {
 fn clause(text: String, broken: &[String]) -> Clause {
     let examples = broken.iter().take(3).cloned().collect();
     Clause { text, holds: broken.is_empty(), examples }
+}
+
+/// What was just written is what was read.
+#[must_use]
+pub fn read_your_writes(read: &[ReadBack]) -> Clause {
+    let mut wrong: Vec<String> =
+        read.iter().filter(|read| !read.is_fresh()).map(ToString::to_string).collect();
+    let fresh = read.len() - wrong.len();
+    if read.is_empty() {
+        wrong.push("nothing was asked for".to_owned());
+    }
+    clause(
+        format!(
+            "what was just written is what orders_api answers: {fresh} of {} asked for",
+            read.len()
+        ),
+        &wrong,
+    )
 }
 
 /// Judges all that the template's functions have done: [`judge`], every row of `customer_orders`,

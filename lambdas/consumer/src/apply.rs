@@ -14,6 +14,7 @@ use crate::effect;
 use crate::handler::{Handler, Mode, Tx};
 use crate::inbox::{self, Recorded};
 use crate::record::Record;
+use crate::traces;
 use crate::undone::Undone;
 use crate::version::{self, Candidate, Moves, Progress, Verdict};
 use envelope::Event;
@@ -191,16 +192,12 @@ pub(crate) async fn handle<H: Handler>(
 ) -> Result<(), Undone> {
     let Item { event, record } = item;
     tx.begin_event(handler.name(), event);
-    let span = tracing::info_span!(
-        "event",
-        event_id = %event.event_id,
-        event_type = event.event_type,
-        correlation_id = event.correlation_id,
-        receive_count = record.receive_count,
-        traceparent = tx.traceparent(),
-        aws_trace_header = record.trace_header,
-    );
-    handler.handle(event, tx).instrument(span).await?;
+    let span = traces::of_event(handler.name(), item, tx.traceparent());
+    let handled = handler.handle(event, tx).instrument(span.clone()).await;
+    if let Err(error) = &handled {
+        traces::event_failed(&span, error);
+    }
+    handled?;
     effect::note(tx, handler.name(), event, record).await?;
     tx.ensure_alive().await?;
     Ok(())

@@ -17,6 +17,8 @@ mod emit;
 mod latest;
 mod manual;
 mod observed;
+#[cfg(feature = "otel")]
+mod otlp;
 mod plans;
 mod poison;
 mod pooler;
@@ -26,4 +28,6 @@ mod replay;
 mod support;
 #[cfg(feature = "testing")]
 mod testing;
+#[cfg(feature = "otel")]
+mod traces;
 mod upkeep;

@@ -2,9 +2,9 @@
 
 use consumer::{Consumer, Event, Handler, HandlerError, Mode, NewEvent, Outcome, Record, Tx};
 use dsn::Dsn;
+use local::migrations;
 use local::postgres::Postgres;
 use std::collections::HashMap;
-use std::path::Path;
 use std::time::Duration;
 use tokio_postgres::Client;
 
@@ -20,7 +20,7 @@ impl ReadModel {
         let postgres = Postgres::start(&[]).await.unwrap();
         let database = postgres.create_database().await.unwrap();
         let client = postgres.connect(&database).await.unwrap();
-        apply(&client, "sql/read_model").await;
+        migrations::apply(&client, "sql/read_model").await.unwrap();
         let own = "create table effects (place bigint generated always as identity,
             aggregate_id text, event_id uuid, version bigint, data text)";
         client.batch_execute(own).await.unwrap();
@@ -29,7 +29,7 @@ impl ReadModel {
 
     /// With the outbox in the same database.
     pub(crate) async fn with_outbox(self) -> Self {
-        apply(&self.client, "sql/source").await;
+        migrations::apply(&self.client, "sql/source").await.unwrap();
         self
     }
 
@@ -54,17 +54,6 @@ impl ReadModel {
     pub(crate) async fn count(&self, table: &str) -> i64 {
         let sql = format!("select count(*) from {table}");
         self.client.query_one(&sql, &[]).await.unwrap().get(0)
-    }
-}
-
-async fn apply(client: &Client, folder: &str) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
-    let mut files: Vec<_> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    for file in files {
-        let sql = std::fs::read_to_string(file).unwrap();
-        client.batch_execute(&sql).await.unwrap();
     }
 }
 

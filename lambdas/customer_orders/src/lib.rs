@@ -144,10 +144,3 @@ fn existing(rows: u64, what: &str) -> Result<(), HandlerError> {
     }
     Err(HandlerError::Reject(format!("expected the {what} to be there, found none")))
 }
-
-/// Logs as Lambda shows them best: a JSON object a line. `RUST_LOG` filters.
-pub fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().with_env_filter(filter).with_target(false).init();
-}

@@ -1,12 +1,12 @@
-//! The Lambda function `customer_orders`: deployed as `bootstrap`, behind SQS queues.
+//! The Lambda function `customer_orders`: deployed as `bootstrap`, behind SQS queues. `READ_MODEL_URL`.
 
-use consumer::host::lambda::{self, Error};
+use consumer::Consumer;
+use consumer::host::{self, lambda};
+use customer_orders::handler;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
-    customer_orders::start_logging();
-    let url = std::env::var("READ_MODEL_URL").map_err(
-        |_| "expected READ_MODEL_URL, the connection string of the read model; found nothing",
-    )?;
-    lambda::run(customer_orders::handler(), &url.parse()?).await
+async fn main() -> Result<(), lambda::Error> {
+    let traces = host::start_logging();
+    let read_model = lambda::login(host::read_model()?)?;
+    lambda::serve(Consumer::new(handler(), &read_model).with_traces(&traces)).await
 }

@@ -1,32 +1,13 @@
 //! The same projection as a worker that polls: `READ_MODEL_URL`, `QUEUE_URL`, and
 //! `WORKERS` (how many batches at a time, 4). It has two queues: run one worker for each.
 
-use anyhow::Context;
 use consumer::Consumer;
-use consumer::host::poll;
-use tokio::signal::unix::{SignalKind, signal};
+use consumer::host::{self, Misconfigured, poll};
+use customer_orders::handler;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    customer_orders::start_logging();
-    let read =
-        |name: &str| std::env::var(name).with_context(|| format!("expected {name}, found nothing"));
-    let read_model: dsn::Dsn = read("READ_MODEL_URL")?.parse()?;
-    let queue_url = read("QUEUE_URL")?;
-    let workers = match std::env::var("WORKERS") {
-        Ok(text) => text
-            .parse()
-            .with_context(|| format!("expected WORKERS to be a number, found {text:?}"))?,
-        Err(_) => 4,
-    };
-    let mut terminate = signal(SignalKind::terminate())?;
-    let stop = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-    };
-    let consumer = || Consumer::new(customer_orders::handler(), &read_model);
-    poll::serve(consumer, &poll::client().await, &queue_url, workers, stop).await;
-    Ok(())
+async fn main() -> Result<(), Misconfigured> {
+    let traces = host::start_logging();
+    let read_model = poll::login(host::read_model()?).await?;
+    poll::work(|| Consumer::new(handler(), &read_model).with_traces(&traces)).await
 }

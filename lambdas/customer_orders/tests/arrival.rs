@@ -1,6 +1,8 @@
 //! Orders and customers in every order.
 
-use crate::support::{ReadModel, Sent, consumer, created, deliver, item, moved, registered, sent};
+use crate::support::{
+    Sent, clear, consumer, created, deliver, item, list, moved, read_model, registered, sent,
+};
 use consumer::Outcome;
 use serde_json::{Value, json};
 
@@ -42,7 +44,7 @@ fn permutations(left: &[Sent]) -> Vec<Vec<Sent>> {
 
 #[tokio::test]
 async fn the_list_is_the_same_in_whatever_order_events_come_and_however_often() {
-    let read_model = ReadModel::start().await;
+    let read_model = read_model().await;
     let mut consumer = consumer(&read_model);
     // Every seventh of the 720 orders of arrival: one event to a delivery, so that the order of
     // arrival is that of application where versions allow it, or all in one batch, twice over.
@@ -66,29 +68,29 @@ async fn the_list_is_the_same_in_whatever_order_events_come_and_however_often() 
             }
             deliver(&mut consumer, &waiting).await;
         }
-        assert_eq!(read_model.list().await, told(), "{order:?}");
-        assert_eq!(read_model.parked().await, [""; 0]);
-        read_model.clear().await;
+        assert_eq!(list(&read_model).await, told(), "{order:?}");
+        assert_eq!(read_model.parked().await.unwrap(), [""; 0]);
+        clear(&read_model).await;
     }
 }
 
 #[tokio::test]
 async fn an_order_before_its_customer_has_no_name_yet_and_an_old_registration_gives_it_one() {
-    let read_model = ReadModel::start().await;
+    let read_model = read_model().await;
     let mut consumer = consumer(&read_model);
     assert_eq!(deliver(&mut consumer, &[created(1, 7)]).await, [Outcome::Applied]);
-    assert_eq!(read_model.list().await[0]["name"], Value::Null);
+    assert_eq!(list(&read_model).await[0]["name"], Value::Null);
     let old = json!({ "name": "Ada Lovelace", "city": "London" });
     let events = [sent("customer.registered", 7, 1, old), created(2, 7)];
     assert_eq!(deliver(&mut consumer, &events).await, [Outcome::Applied; 2]);
-    for row in read_model.list().await {
+    for row in list(&read_model).await {
         assert_eq!((&row["name"], &row["city"]), (&json!("Ada Lovelace"), &json!("London")));
     }
 }
 
 #[tokio::test]
 async fn an_order_and_its_customer_at_the_same_time_find_each_other() {
-    let read_model = ReadModel::start().await;
+    let read_model = read_model().await;
     // Two queues, two hosts for each, each aggregate in order, and no other order at all.
     let customers = 1..=12_u32;
     let mut events: Vec<Sent> = Vec::new();
@@ -119,19 +121,19 @@ async fn an_order_and_its_customer_at_the_same_time_find_each_other() {
         }
     };
     tokio::join!(host(true, true), host(true, false), host(false, true), host(false, false));
-    let list = read_model.list().await;
+    let list = list(&read_model).await;
     assert_eq!(list.len(), 72);
     for row in list {
         let order: u32 = row["order"].as_str().unwrap()[6..].parse().unwrap();
         let name = format!("C {}", order / 10);
         assert_eq!((&row["name"], &row["city"]), (&json!(name), &json!("New")), "{row}");
     }
-    assert_eq!(read_model.parked().await, [""; 0]);
+    assert_eq!(read_model.parked().await.unwrap(), [""; 0]);
 }
 
 #[tokio::test]
 async fn what_can_never_be_applied_is_parked_with_the_reason_and_the_rest_goes_on() {
-    let read_model = ReadModel::start().await;
+    let read_model = read_model().await;
     let mut consumer = consumer(&read_model);
     let nul = json!({ "first_name": "A\u{0}", "last_name": "B", "city": "C" });
     let events = [
@@ -149,7 +151,7 @@ async fn what_can_never_be_applied_is_parked_with_the_reason_and_the_rest_goes_o
         [Applied, Parked, Parked, Applied, Applied, Parked, Parked, Parked]
     };
     assert_eq!(deliver(&mut consumer, &events).await, expected);
-    let reasons = read_model.parked().await;
+    let reasons = read_model.parked().await.unwrap();
     for (reason, part) in reasons.iter().zip([
         "expected a price",
         "nonzero",
@@ -159,5 +161,5 @@ async fn what_can_never_be_applied_is_parked_with_the_reason_and_the_rest_goes_o
     ]) {
         assert!(reason.contains(part), "{reason}");
     }
-    assert_eq!(read_model.list().await[0]["total"], "2.50");
+    assert_eq!(list(&read_model).await[0]["total"], "2.50");
 }

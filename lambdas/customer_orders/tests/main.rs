@@ -7,4 +7,5 @@
 )]
 
 mod arrival;
+mod runtime_api;
 mod support;

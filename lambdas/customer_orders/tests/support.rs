@@ -1,56 +1,27 @@
 //! A fresh read model with the list, and the events of an order and its customers.
 
 use consumer::{Consumer, Outcome, Record};
-use dsn::Dsn;
-use local::postgres::Postgres;
+use local::read_model::ReadModel;
 use serde_json::{Value, json};
-use std::path::Path;
-use tokio_postgres::Client;
 
-pub(crate) struct ReadModel {
-    postgres: Postgres,
-    database: String,
-    pub(crate) client: Client,
+pub(crate) async fn read_model() -> ReadModel {
+    ReadModel::start(&["lambdas/customer_orders/customer_orders.sql"]).await.unwrap()
 }
 
-impl ReadModel {
-    pub(crate) async fn start() -> Self {
-        let postgres = Postgres::start(&[]).await.unwrap();
-        let database = postgres.create_database().await.unwrap();
-        let client = postgres.connect(&database).await.unwrap();
-        local::migrations::apply(&client, "sql/read_model").await.unwrap();
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("customer_orders.sql");
-        let sql = std::fs::read_to_string(file).unwrap();
-        // Twice: the file is safe to repeat.
-        client.batch_execute(&sql).await.unwrap();
-        client.batch_execute(&sql).await.unwrap();
-        Self { postgres, database, client }
-    }
+pub(crate) async fn clear(read_model: &ReadModel) {
+    let sql = "truncate customer_orders, customer_orders_customer, relay.inbox,
+        relay.progress, relay.parked";
+    read_model.client.batch_execute(sql).await.unwrap();
+}
 
-    pub(crate) fn dsn(&self) -> Dsn {
-        self.postgres.url(&self.database).parse().unwrap()
-    }
-
-    pub(crate) async fn clear(&self) {
-        let sql = "truncate customer_orders, customer_orders_customer, relay.inbox,
-            relay.progress, relay.parked";
-        self.client.batch_execute(sql).await.unwrap();
-    }
-
-    /// The list, in the order of the orders.
-    pub(crate) async fn list(&self) -> Vec<Value> {
-        let sql = "select json_build_object('order', order_id, 'name', customer_name,
-              'city', customer_city, 'status', status, 'items', item_count,
-              'total', total::text)::text
-            from customer_orders order by order_id";
-        let rows = self.client.query(sql, &[]).await.unwrap();
-        rows.iter().map(|row| serde_json::from_str(row.get(0)).unwrap()).collect()
-    }
-
-    pub(crate) async fn parked(&self) -> Vec<String> {
-        let rows = self.client.query("select reason from relay.parked order by id", &[]).await;
-        rows.unwrap().iter().map(|row| row.get(0)).collect()
-    }
+/// The list, in the order of the orders.
+pub(crate) async fn list(read_model: &ReadModel) -> Vec<Value> {
+    let sql = "select json_build_object('order', order_id, 'name', customer_name,
+          'city', customer_city, 'status', status, 'items', item_count,
+          'total', total::text)::text
+        from customer_orders order by order_id";
+    let rows = read_model.client.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| serde_json::from_str(row.get(0)).unwrap()).collect()
 }
 
 /// What a test sends: the same aggregate and version is the same event.
@@ -67,11 +38,11 @@ impl Sent {
         self.kind.starts_with("order.")
     }
 
-    pub(crate) fn record(&self) -> Record {
+    pub(crate) fn body(&self) -> String {
         let Self { kind, number, version, data } = self;
         let aggregate = kind.split('.').next().unwrap();
         let old = data.get("name").is_some();
-        let body = json!({
+        json!({
             "event_id": format!("{number:08x}-{:04x}-4000-8000-{version:012x}", aggregate.len()),
             "event_type": kind,
             "event_version": if *kind == "customer.registered" && !old { "2.0" } else { "1.0" },
@@ -80,9 +51,13 @@ impl Sent {
             "aggregate_id": format!("{aggregate}-{number}"),
             "aggregate_version": version,
             "data": data,
-        });
-        let id = format!("{aggregate}-{number}/{version}");
-        Record::new(Some(id), Some(body.to_string()), false, |_| None)
+        })
+        .to_string()
+    }
+
+    pub(crate) fn record(&self) -> Record {
+        let Self { kind, number, version, .. } = self;
+        Record::new(Some(format!("{kind} {number}/{version}")), Some(self.body()), false, |_| None)
     }
 }
 
@@ -112,7 +87,7 @@ pub(crate) fn moved(customer: u32, version: i64, city: &str) -> Sent {
 pub(crate) type List = Consumer<consumer::Typed<customer_orders::CustomerOrders>>;
 
 pub(crate) fn consumer(read_model: &ReadModel) -> List {
-    Consumer::new(customer_orders::handler(), &read_model.dsn())
+    Consumer::new(customer_orders::handler(), &read_model.url().parse().unwrap())
 }
 
 /// Delivers, and again what goes back, as the queue would; returns the outcomes of the first time.

@@ -104,11 +104,9 @@ async fn notify(target: &Target, effect: &Effect) -> Performed {
     }
 }
 
-/// What the environment says.
+/// What the environment says of the calls.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `READ_MODEL_URL`.
-    pub read_model: Dsn,
     /// `NOTIFY_URL`, with `NOTIFY_ROOTS`: a PEM file of trusted authorities in place of the system's.
     pub target: Arc<Target>,
     /// `NOTIFY_RECEIVER_KNOWS_REPEATS`: false where it is not set.
@@ -122,10 +120,9 @@ impl Settings {
     /// When one is missing or is not what it should be.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
         let set = |name: &str| variable(name).filter(|text| !text.is_empty());
-        let needed =
-            |name: &str| set(name).with_context(|| format!("expected {name}, found nothing"));
+        let url = set("NOTIFY_URL").context("expected NOTIFY_URL, found nothing")?;
         let roots = set("NOTIFY_ROOTS").map(Into::into);
-        let target = Target::new(&needed("NOTIFY_URL")?, roots).context("NOTIFY_URL")?;
+        let target = Target::new(&url, roots).context("NOTIFY_URL")?;
         let knows_repeats = match set("NOTIFY_RECEIVER_KNOWS_REPEATS").as_deref() {
             None | Some("false") => false,
             Some("true") => true,
@@ -133,23 +130,12 @@ impl Settings {
                 "expected NOTIFY_RECEIVER_KNOWS_REPEATS to be true or false, found {other:?}"
             ),
         };
-        Ok(Self {
-            read_model: needed("READ_MODEL_URL")?.parse().context("READ_MODEL_URL")?,
-            target: Arc::new(target),
-            knows_repeats,
-        })
+        Ok(Self { target: Arc::new(target), knows_repeats })
     }
 
     /// The function with these settings.
     #[must_use]
-    pub fn consumer(&self) -> Consumer<Typed<Notifier>> {
-        consumer(&self.read_model, &self.target, self.knows_repeats)
+    pub fn consumer(&self, read_model: &Dsn) -> Consumer<Typed<Notifier>> {
+        consumer(read_model, &self.target, self.knows_repeats)
     }
-}
-
-/// Logs as Lambda shows them best: a JSON object a line. `RUST_LOG` filters.
-pub fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().with_env_filter(filter).with_target(false).init();
 }

@@ -1,11 +1,13 @@
-//! The Lambda function `notifier`: deployed as `bootstrap`, behind an SQS queue.
+//! The Lambda function `notifier`: deployed as `bootstrap`, behind an SQS queue. `READ_MODEL_URL`,
+//! and what [`Settings`] reads.
 
-use consumer::host::lambda::{self, Error};
+use consumer::host::{self, lambda};
 use notifier::Settings;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
-    notifier::start_logging();
+async fn main() -> Result<(), lambda::Error> {
+    let traces = host::start_logging();
     let settings = Settings::read(|name| std::env::var(name).ok())?;
-    lambda::serve(settings.consumer()).await
+    let read_model = lambda::login(host::read_model()?)?;
+    lambda::serve(settings.consumer(&read_model).with_traces(&traces)).await
 }

@@ -1,30 +1,13 @@
-//! The same function as a worker that polls: `READ_MODEL_URL`, `QUEUE_URL`, `NOTIFY_URL`, and
-//! `WORKERS` (how many batches at a time, 4).
+//! The same function as a worker that polls: `READ_MODEL_URL`, `QUEUE_URL`, `WORKERS` (how many
+//! batches at a time, 4), and what [`Settings`] reads.
 
-use anyhow::Context;
-use consumer::host::poll;
+use consumer::host::{self, poll};
 use notifier::Settings;
-use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    notifier::start_logging();
-    let variable = |name: &str| std::env::var(name).ok();
-    let settings = Settings::read(variable)?;
-    let queue_url = variable("QUEUE_URL").context("expected QUEUE_URL, found nothing")?;
-    let workers = match variable("WORKERS") {
-        Some(text) => text
-            .parse()
-            .with_context(|| format!("expected WORKERS to be a number, found {text:?}"))?,
-        None => 4,
-    };
-    let mut terminate = signal(SignalKind::terminate())?;
-    let stop = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-    };
-    poll::serve(|| settings.consumer(), &poll::client().await, &queue_url, workers, stop).await;
-    Ok(())
+    let traces = host::start_logging();
+    let settings = Settings::read(|name| std::env::var(name).ok())?;
+    let read_model = poll::login(host::read_model()?).await?;
+    Ok(poll::work(|| settings.consumer(&read_model).with_traces(&traces)).await?)
 }

@@ -7,5 +7,6 @@
 )]
 
 mod calls;
+mod runtime_api;
 mod support;
 mod tls;

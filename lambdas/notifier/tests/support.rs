@@ -1,64 +1,43 @@
 //! A fresh read model, the function, and the events of orders.
 
 use consumer::{Consumer, Outcome, Record, Typed};
-use dsn::Dsn;
-use local::postgres::Postgres;
+use local::read_model::ReadModel;
 use local::receiver::Receiver;
 use notifier::{Notifier, Target};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio_postgres::Client;
 
-pub(crate) struct ReadModel {
-    postgres: Postgres,
-    database: String,
-    pub(crate) client: Client,
+pub(crate) async fn read_model() -> ReadModel {
+    ReadModel::start(&[]).await.unwrap()
 }
 
-impl ReadModel {
-    pub(crate) async fn start() -> Self {
-        let postgres = Postgres::start(&[]).await.unwrap();
-        let database = postgres.create_database().await.unwrap();
-        let client = postgres.connect(&database).await.unwrap();
-        local::migrations::apply(&client, "sql/read_model").await.unwrap();
-        Self { postgres, database, client }
-    }
+pub(crate) fn function(
+    read_model: &ReadModel,
+    receiver: &Receiver,
+    knows_repeats: bool,
+) -> Function {
+    let target = Arc::new(Target::new(&receiver.url(), None).unwrap());
+    notifier::consumer(&read_model.url().parse().unwrap(), &target, knows_repeats)
+}
 
-    pub(crate) fn dsn(&self) -> Dsn {
-        self.postgres.url(&self.database).parse().unwrap()
-    }
+/// How many effects are due, and how many begun.
+pub(crate) async fn open(read_model: &ReadModel) -> (i64, i64) {
+    let sql = "select count(*) filter (where begun_at is null), count(begun_at) from relay.effect";
+    let row = read_model.client.query_one(sql, &[]).await.unwrap();
+    (row.get(0), row.get(1))
+}
 
-    pub(crate) fn function(&self, receiver: &Receiver, knows_repeats: bool) -> Function {
-        let target = Arc::new(Target::new(&receiver.url(), None).unwrap());
-        notifier::consumer(&self.dsn(), &target, knows_repeats)
-    }
-
-    /// Why events were parked.
-    pub(crate) async fn parked(&self) -> Vec<String> {
-        let rows = self.client.query("select reason from relay.parked order by id", &[]).await;
-        rows.unwrap().iter().map(|row| row.get(0)).collect()
-    }
-
-    /// How many effects are due, and how many begun.
-    pub(crate) async fn open(&self) -> (i64, i64) {
-        let sql =
-            "select count(*) filter (where begun_at is null), count(begun_at) from relay.effect";
-        let row = self.client.query_one(sql, &[]).await.unwrap();
-        (row.get(0), row.get(1))
-    }
-
-    /// Has someone ask for the replay of all that is parked.
-    pub(crate) async fn ask_for_replay(&self) {
-        let sql = "select relay.replay_parked(array(select id from relay.parked))";
-        self.client.query_one(sql, &[]).await.unwrap();
-    }
+/// Has someone ask for the replay of all that is parked.
+pub(crate) async fn ask_for_replay(read_model: &ReadModel) {
+    let sql = "select relay.replay_parked(array(select id from relay.parked))";
+    read_model.client.query_one(sql, &[]).await.unwrap();
 }
 
 pub(crate) type Function = Consumer<Typed<Notifier>>;
 
-pub(crate) fn event(order: u32, version: i64, kind: &str) -> Record {
-    let body = json!({
+pub(crate) fn body(order: u32, version: i64, kind: &str) -> String {
+    json!({
         "event_id": format!("{order:08x}-0000-4000-8000-{version:012x}"),
         "event_type": kind,
         "timestamp": "2026-01-15T10:30:00Z",
@@ -66,8 +45,13 @@ pub(crate) fn event(order: u32, version: i64, kind: &str) -> Record {
         "aggregate_id": format!("o-{order}"),
         "aggregate_version": version,
         "data": { "method": "card" },
-    });
-    Record::new(Some(format!("{order}/{version}")), Some(body.to_string()), false, |_| None)
+    })
+    .to_string()
+}
+
+pub(crate) fn event(order: u32, version: i64, kind: &str) -> Record {
+    let body = body(order, version, kind);
+    Record::new(Some(format!("{order}/{version}")), Some(body), false, |_| None)
 }
 
 pub(crate) fn paid(order: u32) -> Record {

@@ -100,13 +100,6 @@ fn is_decimal(text: &str) -> bool {
     all_digits(whole) && all_digits(fraction)
 }
 
-/// Logs as Lambda shows them best: a JSON object a line. `RUST_LOG` filters.
-pub fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().with_env_filter(filter).with_target(false).init();
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

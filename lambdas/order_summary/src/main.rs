@@ -1,12 +1,12 @@
-//! The Lambda function `order_summary`: deployed as `bootstrap`, behind an SQS queue.
+//! The Lambda function `order_summary`: deployed as `bootstrap`, behind an SQS queue. `READ_MODEL_URL`.
 
-use consumer::host::lambda::{self, Error};
+use consumer::Consumer;
+use consumer::host::{self, lambda};
+use order_summary::OrderSummary;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
-    order_summary::start_logging();
-    let url = std::env::var("READ_MODEL_URL").map_err(
-        |_| "expected READ_MODEL_URL, the connection string of the read model; found nothing",
-    )?;
-    lambda::run(order_summary::OrderSummary, &url.parse()?).await
+async fn main() -> Result<(), lambda::Error> {
+    let traces = host::start_logging();
+    let read_model = lambda::login(host::read_model()?)?;
+    lambda::serve(Consumer::new(OrderSummary, &read_model).with_traces(&traces)).await
 }

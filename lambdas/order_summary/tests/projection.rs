@@ -1,14 +1,15 @@
 //! What stands in `order_summary` after an order's events.
 
-use crate::support::{ReadModel, body};
+use crate::support::{body, read_model, row};
 use consumer::testing::{self, Failure, event};
 use consumer::{Consumer, Outcome, Record};
 use local::postgres::Postgres;
+use local::read_model::ReadModel;
 use order_summary::OrderSummary;
 use serde_json::{Value, json};
 
 async fn deliver(read_model: &ReadModel, bodies: Vec<String>) -> Vec<Outcome> {
-    let mut consumer = Consumer::new(OrderSummary, &read_model.dsn());
+    let mut consumer = Consumer::new(OrderSummary, &read_model.url().parse().unwrap());
     let record = |body| Record::new(Some("m".to_owned()), Some(body), false, |_| None);
     let records = bodies.into_iter().map(record).collect();
     let report = consumer.deliver(records).await.unwrap();
@@ -21,7 +22,7 @@ fn created() -> Value {
 
 #[tokio::test]
 async fn an_orders_life_is_one_row_with_exact_sums_and_the_events_own_times() {
-    let read_model = ReadModel::start().await;
+    let read_model = read_model().await;
     let item = |quantity, price| json!({ "sku": "s", "quantity": quantity, "unit_price": price });
     let life = [
         ("order.created", created()),
@@ -36,24 +37,24 @@ async fn an_orders_life_is_one_row_with_exact_sums_and_the_events_own_times() {
     let sql = "select total::text from order_summary";
     let total: String = read_model.client.query_one(sql, &[]).await.unwrap().get(0);
     assert_eq!(total, "200000000000000000000.28");
-    let row = read_model.row("o-1").await;
-    assert_eq!(row["status"], "shipped");
-    assert_eq!(row["item_count"], 5);
-    assert_eq!(row["created_at"], "2026-01-15T10:30:01+00:00");
-    assert_eq!(row["paid_at"], "2026-01-15T10:30:05+00:00");
-    assert_eq!(row["shipped_at"], "2026-01-15T10:30:06+00:00");
-    assert_eq!(row["cancelled_at"], Value::Null);
+    let first = row(&read_model, "o-1").await;
+    assert_eq!(first["status"], "shipped");
+    assert_eq!(first["item_count"], 5);
+    assert_eq!(first["created_at"], "2026-01-15T10:30:01+00:00");
+    assert_eq!(first["paid_at"], "2026-01-15T10:30:05+00:00");
+    assert_eq!(first["shipped_at"], "2026-01-15T10:30:06+00:00");
+    assert_eq!(first["cancelled_at"], Value::Null);
 
     let cancelled = body(2, 2, "order.cancelled", &json!({ "reason": "no longer wanted" }));
     let outcomes =
         deliver(&read_model, vec![body(2, 1, "order.created", &created()), cancelled]).await;
     assert_eq!(outcomes, [Outcome::Applied; 2]);
-    assert_eq!(read_model.row("o-2").await["status"], "cancelled");
+    assert_eq!(row(&read_model, "o-2").await["status"], "cancelled");
 }
 
 #[tokio::test]
 async fn data_that_can_never_be_applied_is_parked_and_the_order_goes_on() {
-    let read_model = ReadModel::start().await;
+    let read_model = read_model().await;
     let item = |quantity: Value, price: &str| json!({ "sku": "s", "quantity": quantity, "unit_price": price });
     let bad = [
         ("order.item_added", item(json!(1), "NaN")),
@@ -75,8 +76,8 @@ async fn data_that_can_never_be_applied_is_parked_and_the_order_goes_on() {
     expected.extend([Outcome::Parked; 8]);
     expected.push(Outcome::Applied);
     assert_eq!(deliver(&read_model, bodies).await, expected);
-    assert_eq!(read_model.parked().await, 8);
-    let row = read_model.row("o-1").await;
+    assert_eq!(read_model.parked().await.unwrap().len(), 8);
+    let row = row(&read_model, "o-1").await;
     assert_eq!(
         (&row["item_count"], &row["status"], &row["version"]),
         (&json!(1), &json!("paid"), &json!(11))
@@ -85,7 +86,7 @@ async fn data_that_can_never_be_applied_is_parked_and_the_order_goes_on() {
 
 #[tokio::test]
 async fn an_order_whose_creation_was_parked_does_not_hold_the_queue() {
-    let read_model = ReadModel::start().await;
+    let read_model = read_model().await;
     let nul = json!({ "customer_id": "a\u{0}b", "currency": "EUR" });
     let bodies = vec![
         body(1, 1, "order.created", &nul),
@@ -94,7 +95,7 @@ async fn an_order_whose_creation_was_parked_does_not_hold_the_queue() {
     ];
     let expected = [Outcome::Parked, Outcome::Parked, Outcome::Applied];
     assert_eq!(deliver(&read_model, bodies).await, expected);
-    assert_eq!(read_model.row("o-1").await, Value::Null);
+    assert_eq!(row(&read_model, "o-1").await, Value::Null);
 }
 
 #[tokio::test]

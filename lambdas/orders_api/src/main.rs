@@ -1,22 +1,22 @@
 //! The query service of `order_summary`: orders over HTTP, as fresh as the caller asks.
+//!
+//! One program, two hosts: a Lambda function behind a URL where Lambda starts it, and else a
+//! server of its own.
 
 mod answer;
+mod function;
 mod orders;
+mod server;
 mod service;
 
 use anyhow::Context;
-use axum::serve::ListenerExt;
 use clap::Parser;
 use consumer::ReadModel;
 use dsn::Dsn;
 use orders::Orders;
 use service::Service;
-use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,7 +27,9 @@ Examples:
   curl 'localhost:8080/orders/ord_1?min_version=5'            at version 5 or later, or 504
   curl 'localhost:8080/orders/ord_1?min_version=5&stale=true' the same, or as it is with x-stale: true
   curl 'localhost:8080/customers/c_1/orders?limit=10'         a customer's orders, the newest first
-  curl localhost:8080/healthz                                 200 while the read model answers";
+  curl localhost:8080/healthz                                 200 while the read model answers
+
+On Lambda it is a function behind a URL: the same variables, without LISTEN.";
 
 /// Orders over HTTP, read from the read model that the function order_summary keeps.
 #[derive(Debug, Parser)]
@@ -45,52 +47,21 @@ struct Arguments {
     wait: Duration,
 }
 
-/// Beyond its wait a request that is being answered has so long when the service ends.
-const GRACE: Duration = Duration::from_secs(5);
-
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    order_summary::start_logging();
+    consumer::host::start_logging();
     // Before anything can be asked: a signal that comes while connecting must count.
-    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = server::Stop::on_signals()?;
     let dsn: Dsn = arguments.read_model_url.parse().context("READ_MODEL_URL cannot be used")?;
     let read_model = ReadModel::connect(&dsn)
         .await
         .with_context(|| format!("cannot use the read model {dsn}"))?;
     let service = Service { read_model, orders: Orders::new(dsn), wait: arguments.wait };
-    let listener = TcpListener::bind(arguments.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", arguments.listen))?;
-    tracing::info!(address = %listener.local_addr()?, "listening");
-
-    let (stop, mut stopped) = watch::channel(false);
-    let mut ending = stop.subscribe();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-        tracing::info!("stopping: requests that are being answered are finished");
-        let _ = stop.send(true);
-    });
-    let listener = listener.tap_io(|stream| {
-        // Answers are small: each goes at once.
-        let _ = stream.set_nodelay(true);
-    });
-    let serving =
-        axum::serve(listener, service::routes(service)).with_graceful_shutdown(async move {
-            let _ = stopped.wait_for(|stop| *stop).await;
-        });
-    let limit = async move {
-        let _ = ending.wait_for(|stop| *stop).await;
-        tokio::time::sleep(arguments.wait + GRACE).await;
-    };
-    tokio::select! {
-        served = serving.into_future() => served.context("serving ended"),
-        () = limit => {
-            tracing::warn!("ended with requests unanswered: their clients do not read");
-            Ok(())
-        }
+    let (routes, wait) = (service::routes(service), arguments.wait);
+    if function::is_ours() {
+        function::run(routes).await
+    } else {
+        server::run(routes, arguments.listen, wait, stop).await
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 /// A read model that is silent for so long is taken for gone.
@@ -46,26 +46,38 @@ impl Orders {
 
     /// The order as JSON, where there is one.
     pub(crate) async fn order(&self, id: &str) -> Result<Option<String>, ReadError> {
-        let client = self.client().await?;
-        let rows = self.answered(client.query_typed(ORDER, &[(&id, Type::TEXT)])).await?;
+        let rows = self.ask(ORDER, &[(&id, Type::TEXT)]).await?;
         Ok(rows.first().map(|row| row.get(0)))
     }
 
     /// A customer's newest orders as a JSON list.
     pub(crate) async fn of_customer(&self, id: &str, limit: u16) -> Result<String, ReadError> {
-        let client = self.client().await?;
         let limit = i64::from(limit);
-        let parameters = [(&id as _, Type::TEXT), (&limit as _, Type::INT8)];
-        let rows = self.answered(client.query_typed(OF_CUSTOMER, &parameters)).await?;
+        let rows = self.ask(OF_CUSTOMER, &[(&id, Type::TEXT), (&limit, Type::INT8)]).await?;
         let orders: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
         Ok(format!("[{}]", orders.join(",")))
     }
 
     /// Whether the read model answers, and has the table.
     pub(crate) async fn answers(&self) -> Result<(), ReadError> {
+        self.ask("select from order_summary limit 0", &[]).await.map(drop)
+    }
+
+    /// Asks, and where the connection was found broken once more on a new one: between two
+    /// requests a Lambda function is frozen, and its connections end unseen.
+    async fn ask(
+        &self,
+        sql: &str,
+        parameters: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, ReadError> {
         let client = self.client().await?;
-        let sql = "select from order_summary limit 0";
-        self.answered(client.query_typed(sql, &[])).await.map(drop)
+        match self.answered(client.query_typed(sql, parameters)).await {
+            Err(ReadError::Refused(_)) if client.is_closed() => {
+                let client = self.client().await?;
+                self.answered(client.query_typed(sql, parameters)).await
+            }
+            answered => answered,
+        }
     }
 
     async fn client(&self) -> Result<Arc<Client>, ReadError> {

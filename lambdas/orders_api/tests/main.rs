@@ -6,6 +6,7 @@
     reason = "a test fails by a panic"
 )]
 
+mod lambda;
 mod orders;
 mod program;
 mod support;

@@ -5,7 +5,6 @@ use local::postgres::Postgres;
 use order_summary::OrderSummary;
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -28,15 +27,8 @@ impl ReadModel {
         let postgres = Postgres::start(&[]).await.unwrap();
         let database = postgres.create_database().await.unwrap();
         let client = postgres.connect(&database).await.unwrap();
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        for file in [
-            "sql/read_model/V1__inbox.sql",
-            "sql/read_model/V2__await.sql",
-            "lambdas/order_summary/order_summary.sql",
-        ] {
-            let sql = std::fs::read_to_string(root.join(file)).unwrap();
-            client.batch_execute(&sql).await.unwrap();
-        }
+        local::migrations::apply(&client, "sql/read_model").await.unwrap();
+        client.batch_execute(local::stack::ORDER_SUMMARY).await.unwrap();
         Self { postgres, database, client }
     }
 

@@ -5,8 +5,10 @@ pub(crate) mod dead_letters;
 pub(crate) mod drop;
 pub(crate) mod init;
 mod moment;
+pub(crate) mod new;
 pub(crate) mod parked;
 pub(crate) mod run;
+mod set_aside;
 pub(crate) mod status;
 
 use anyhow::Context as _;

@@ -92,6 +92,9 @@ impl Standing {
     fn cure(&self) -> &'static str {
         match self.state.as_str() {
             "wrong" => "check that it exists and that the relay may publish to it (`relay check`)",
+            "bucket" => {
+                "check that the bucket exists and that the relay may put objects into it (`relay check`)"
+            }
             "halted" => "mend the cause and restart the relay, or set on_poison to dead-letter",
             _ => "the relay tries it again by itself",
         }
@@ -146,7 +149,12 @@ fn verdict(
         let (destination, cure) = (&first.destination, first.cure());
         return (
             false,
-            format!("Events to {destination} do not flow, those to others do: {cure}."),
+            match first.state.as_str() {
+                "bucket" => format!(
+                    "Events to {destination} that are too large for a message do not flow, nor those of the same key behind them; all others do: {cure}."
+                ),
+                _ => format!("Events to {destination} do not flow, those to others do: {cure}."),
+            },
         );
     }
     if dead_letters > 0 {
@@ -191,6 +199,15 @@ mod tests {
         assert!(!well && said.contains("to arn do not flow") && said.contains("relay check"));
         down.holds_all_back = true;
         assert!(verdict(&slot(), "relay", 0, &[down]).1.starts_with("Nothing flows: arn"));
+        let bucket = Standing {
+            destination: "arn".to_owned(),
+            state: "bucket".to_owned(),
+            since: String::new(),
+            error: String::new(),
+            holds_all_back: false,
+        };
+        let said = verdict(&slot(), "relay", 0, &[bucket]).1;
+        assert!(said.contains("too large") && said.contains("the bucket exists"), "{said}");
         let behind = SlotState { behind: Some(relay::slot::MUCH + 1), ..slot() };
         assert!(verdict(&behind, "relay", 0, &[]).1.contains("relay check"));
     }

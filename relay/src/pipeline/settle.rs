@@ -3,10 +3,12 @@
 use super::{Done, OnPoison, Pipeline};
 use crate::dead_letter::DeadLetter;
 use crate::health::Trouble;
-use crate::publish::breaker::Turn;
+use crate::publish::breaker::{FAILURES_TO_OPEN, Turn};
 use crate::publish::concurrency::Ticket;
 use crate::publish::schedule::{InFlight, Verdict};
-use crate::publish::{Class, DestinationId, Outcome, Publisher, backoff, is_throttling};
+use crate::publish::{
+    Class, DestinationId, Outcome, Publisher, backoff, is_of_bucket, is_throttling,
+};
 use std::time::Instant;
 
 impl<P: Publisher> Pipeline<P> {
@@ -51,6 +53,7 @@ impl<P: Publisher> Pipeline<P> {
         for (mut held, outcome) in batch.into_iter().zip(outcomes) {
             match outcome {
                 Outcome::Accepted => {
+                    self.bucket_may_be_well(&held);
                     self.report.published += 1;
                     self.intake.ledger().settle(held.entry.transaction);
                     self.schedule.done(held);
@@ -68,7 +71,8 @@ impl<P: Publisher> Pipeline<P> {
                     let at = self.schedule.again_at(destination, now, fastrand::f64());
                     self.schedule.retry(held, at);
                 }
-                Outcome::Failed { code, message, .. } => {
+                Outcome::Failed { class, code, message, .. } => {
+                    self.bucket_may_be_broken(&held, class, &code, &message);
                     tracing::warn!(
                         event_id = %held.entry.event.event_id, destination = self.name(destination), code, message,
                         "an event was not accepted; it is tried again and holds back its own key only"
@@ -77,6 +81,26 @@ impl<P: Publisher> Pipeline<P> {
                     self.schedule.retry(held, now + wait);
                 }
             }
+        }
+    }
+
+    /// A claim check that was not put says that the bucket is missing or closed, or fails for long.
+    fn bucket_may_be_broken(&mut self, held: &InFlight, class: Class, code: &str, message: &str) {
+        let failures = held.entry.attempts.saturating_add(1);
+        let for_long = failures >= FAILURES_TO_OPEN;
+        if is_of_bucket(code) && (class == Class::Destination || for_long) {
+            let trouble = Trouble::bucket(failures, code, message);
+            self.health.bucket_fails(held.entry.destination.0, trouble);
+        }
+    }
+
+    /// A claim check that was put says that the bucket takes them again.
+    fn bucket_may_be_well(&mut self, held: &InFlight) {
+        let destination = held.entry.destination.0;
+        if self.health.bucket_is_broken(destination)
+            && self.destinations[destination].publisher.limits().is_claimed(&held.entry)
+        {
+            self.health.set(destination, None);
         }
     }
 

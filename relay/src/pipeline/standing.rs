@@ -3,6 +3,7 @@
 use super::{Done, Pipeline};
 use crate::observe::metric::Sample;
 use crate::publish::Publisher;
+use crate::publish::schedule::LaneState;
 use crate::source::Source;
 use std::time::Instant;
 
@@ -23,10 +24,11 @@ impl<P: Publisher> Pipeline<P> {
             return;
         }
         let half = self.schedule.weight() / 2;
-        let stuck = |state: &crate::publish::schedule::LaneState| {
-            (state.open || state.halted) && state.weight > half
+        let stuck = |(at, state): &(usize, LaneState)| {
+            let takes_none = state.open || state.halted || self.health.bucket_is_broken(*at);
+            takes_none && state.weight > half
         };
-        let Some((at, state)) = self.schedule.states().enumerate().find(|(_, s)| stuck(s)) else {
+        let Some((at, state)) = self.schedule.states().enumerate().find(stuck) else {
             return;
         };
         tracing::error!(

@@ -10,7 +10,8 @@
 //! in bursts, and of a burst one request alone is the last.) A request that is throttled or fails
 //! takes three tenths away, once for all requests that were under way at that moment. Latency
 //! that has grown without need ends the growth: more requests would only wait for each other, in
-//! the destination or for the processor.
+//! the destination or for the processor. How many wait is told as TCP Vegas tells it, from the
+//! least latency and that of late.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -27,6 +28,10 @@ const MEMORY: Duration = Duration::from_secs(20);
 
 /// Latency that is of no account whatever the least is: a busy processor causes as much.
 const SLACK: Duration = Duration::from_millis(2);
+
+/// How many requests may wait for others before the number grows no more; with twice as many it
+/// falls. Each holds some 100 KiB, so a destination far away would fill memory to no purpose.
+const WAITING: f64 = 64.0;
 
 /// What is remembered of a request, from its sending to its answer.
 #[derive(Clone, Copy, Debug)]
@@ -88,10 +93,11 @@ impl Concurrency {
         self.note(latency, now);
         let least = self.least.map_or(latency, |(least, _)| least);
         let smoothed = self.latency.unwrap_or(latency);
-        if smoothed > least * 4 + SLACK * 4 {
+        let waiting = self.waiting(least, smoothed);
+        if smoothed > least * 4 + SLACK * 4 || waiting > 2.0 * WAITING {
             self.climbing = false;
             self.set(self.allowed - 1.0 / self.allowed);
-        } else if smoothed > least * 2 + SLACK {
+        } else if smoothed > least * 2 + SLACK || waiting > WAITING {
             self.climbing = false;
         } else if ticket.in_use && ticket.round == self.round {
             self.set(self.allowed + if self.climbing { 0.5 } else { 1.0 / self.allowed });
@@ -105,6 +111,15 @@ impl Concurrency {
             self.climbing = false;
             self.set(self.allowed * AFTER_OVERLOAD);
         }
+    }
+
+    /// How many of those that are allowed wait for others, where all are in use: what they would
+    /// be more than the least latency needs for as many answers a second.
+    fn waiting(&self, least: Duration, smoothed: Duration) -> f64 {
+        if smoothed <= least + SLACK {
+            return 0.0;
+        }
+        self.allowed * (1.0 - least.as_secs_f64() / smoothed.as_secs_f64())
     }
 
     fn set(&mut self, allowed: f64) {
@@ -170,6 +185,9 @@ mod tests {
     fn it_does_not_pile_up_requests_that_only_wait_for_each_other() {
         let found = settled(Duration::from_millis(10), 8, 40_000);
         assert!((8..=48).contains(&found), "{found}");
+        // Far away, twice the least latency would be 200 that wait.
+        let found = settled(Duration::from_millis(100), 200, 40_000);
+        assert!((200..=300).contains(&found), "{found}");
     }
 
     /// Rounds of requests that are all answered at once, after `latency`.

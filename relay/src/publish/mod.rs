@@ -1,5 +1,6 @@
 //! Events to the broker: one request for a batch, one outcome for each entry.
 
+mod answer;
 mod aws;
 mod backoff;
 mod body;
@@ -19,7 +20,7 @@ pub use backoff::backoff;
 pub use claim_check::{Claim, ClaimChecks};
 pub use destination::{Address, AddressError, Destination, DestinationError};
 pub use null::Null;
-pub use outcome::{CODES, Class, Outcome, classify, is_throttling};
+pub use outcome::{CODES, Class, Outcome, classify, is_of_bucket, is_throttling};
 
 use crate::ledger::TransactionId;
 use envelope::{Position, SIZE_ATTRIBUTE};

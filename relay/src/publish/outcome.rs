@@ -79,11 +79,17 @@ impl Outcome {
 /// What the codes of a claim check's bucket begin with, to tell them from the destination's.
 pub(super) const OF_BUCKET: &str = "S3.";
 
+/// Whether a code is that of a claim check's bucket.
+#[must_use]
+pub fn is_of_bucket(code: &str) -> bool {
+    code.starts_with(OF_BUCKET)
+}
+
 /// Whether a code says that the destination wants fewer requests. SQS and SNS mark it as the
 /// sender's fault, and it passes. That a bucket wants fewer says nothing of the destination.
 #[must_use]
 pub fn is_throttling(code: &str) -> bool {
-    if code.starts_with(OF_BUCKET) {
+    if is_of_bucket(code) {
         return false;
     }
     let code = code.to_ascii_lowercase();

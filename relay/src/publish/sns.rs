@@ -1,10 +1,9 @@
 //! Batches to an SNS topic. The SDK's types never leave this file.
 
+use super::answer::{self, Refused};
 use super::body::{self, OwnBody};
 use super::schedule::BatchLimits;
 use super::{DestinationError, Outcome, Outgoing, Publisher, Sealed, data_type};
-use aws_sdk_sns::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use aws_sdk_sns::operation::publish_batch::PublishBatchError;
 use envelope::group_id;
 use std::io::Write as _;
 
@@ -34,10 +33,7 @@ impl Topic {
     /// SNS returns `MaximumMessageSize` only where it was set.
     pub(crate) async fn learn_limits(&mut self) -> Result<(), DestinationError> {
         let request = self.client.get_topic_attributes().topic_arn(&self.arn);
-        let answer = request.send().await.map_err(|error| DestinationError::Asked {
-            code: error.code().unwrap_or("unreachable").to_owned(),
-            message: message(&error),
-        })?;
+        let answer = request.send().await.map_err(|e| answer::asked(&e))?;
         let set = answer.attributes().and_then(|a| a.get("MaximumMessageSize")?.parse().ok());
         self.limits.bytes = set.unwrap_or(DEFAULT_LIMIT);
         Ok(())
@@ -112,22 +108,16 @@ impl Publisher for Topic {
         let request = self.client.publish_batch().topic_arn(&self.arn);
         let answer = match body::with(self.body(batch), request.send()).await {
             Ok(answer) => answer,
-            Err(error) => return refused(batch, &error),
+            Err(error) => return answer::failed(batch, &error),
         };
-        // Accepted is only what the answer names: an entry it forgets is sent again.
-        let mut outcomes = vec![Outcome::unanswered(); batch.len()];
-        let at = |id: Option<&str>| id.and_then(|id| id.parse::<usize>().ok());
-        for accepted in answer.successful() {
-            if let Some(outcome) = at(accepted.id()).and_then(|at| outcomes.get_mut(at)) {
-                *outcome = Outcome::Accepted;
-            }
-        }
-        for failed in answer.failed() {
-            if let Some(outcome) = at(Some(failed.id())).and_then(|at| outcomes.get_mut(at)) {
-                *outcome = Outcome::entry(failed.code(), failed.message(), failed.sender_fault());
-            }
-        }
-        outcomes
+        let refused = answer.failed().iter().map(|entry| Refused {
+            id: entry.id(),
+            code: entry.code(),
+            message: entry.message(),
+            sender_fault: entry.sender_fault(),
+        });
+        let accepted = answer.successful().iter().filter_map(|entry| entry.id());
+        answer::outcomes(batch.len(), accepted, refused)
     }
 
     fn limits(&self) -> BatchLimits {
@@ -137,23 +127,6 @@ impl Publisher for Topic {
     fn name(&self) -> &str {
         &self.arn
     }
-}
-
-fn refused(batch: &[&Outgoing], error: &SdkError<PublishBatchError>) -> Vec<Outcome> {
-    let server_error = error.raw_response().is_some_and(|r| r.status().is_server_error());
-    let code = error.code().unwrap_or(match error {
-        SdkError::TimeoutError(_) => "timeout",
-        SdkError::DispatchFailure(_) => "unreachable",
-        _ => "unknown",
-    });
-    Outcome::all(batch, code, &message(error), server_error)
-}
-
-fn message<E>(error: &SdkError<E>) -> String
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-{
-    error.message().map_or_else(|| DisplayErrorContext(error).to_string(), str::to_owned)
 }
 
 #[cfg(test)]

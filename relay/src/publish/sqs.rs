@@ -1,11 +1,10 @@
 //! Batches to an SQS queue. The SDK's types never leave this file.
 
+use super::answer::{self, Refused};
 use super::body::{self, OwnBody};
 use super::schedule::BatchLimits;
 use super::{DestinationError, Outcome, Outgoing, Publisher, Sealed, data_type};
-use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchError;
-use aws_sdk_sqs::types::QueueAttributeName;
+use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchResultEntry};
 use envelope::group_id;
 use std::io::Write as _;
 
@@ -41,15 +40,20 @@ impl Queue {
     /// Asks the queue for its limits: proof that it is there, too.
     pub(crate) async fn learn_limits(&mut self) -> Result<(), DestinationError> {
         if let Some(name) = &self.name {
-            let answer =
-                self.client.get_queue_url().queue_name(name).send().await.map_err(|e| asked(&e))?;
+            let answer = self
+                .client
+                .get_queue_url()
+                .queue_name(name)
+                .send()
+                .await
+                .map_err(|e| answer::asked(&e))?;
             self.url = answer.queue_url().unwrap_or(&self.url).to_owned();
             self.name = None;
         }
         let wanted = QueueAttributeName::MaximumMessageSize;
         let request =
             self.client.get_queue_attributes().queue_url(&self.url).attribute_names(wanted.clone());
-        let answer = request.send().await.map_err(|e| asked(&e))?;
+        let answer = request.send().await.map_err(|e| answer::asked(&e))?;
         let set = answer.attributes().and_then(|a| a.get(&wanted)?.parse().ok());
         self.limits.bytes = set.unwrap_or(DEFAULT_LIMIT);
         Ok(())
@@ -103,25 +107,16 @@ impl Publisher for Queue {
         let request = self.client.send_message_batch().queue_url(&self.url);
         let answer = match body::with(self.body(batch), request.send()).await {
             Ok(answer) => answer,
-            Err(error) => return refused(batch, &error),
+            Err(error) => return answer::failed(batch, &error),
         };
-        // Accepted is only what the answer names: an entry it forgets is sent again.
-        let mut outcomes = vec![Outcome::unanswered(); batch.len()];
-        for accepted in answer.successful() {
-            if let Some(outcome) =
-                accepted.id().parse::<usize>().ok().and_then(|at| outcomes.get_mut(at))
-            {
-                *outcome = Outcome::Accepted;
-            }
-        }
-        for failed in answer.failed() {
-            if let Some(outcome) =
-                failed.id().parse::<usize>().ok().and_then(|at| outcomes.get_mut(at))
-            {
-                *outcome = Outcome::entry(failed.code(), failed.message(), failed.sender_fault());
-            }
-        }
-        outcomes
+        let refused = answer.failed().iter().map(|entry| Refused {
+            id: entry.id(),
+            code: entry.code(),
+            message: entry.message(),
+            sender_fault: entry.sender_fault(),
+        });
+        let accepted = answer.successful().iter().map(SendMessageBatchResultEntry::id);
+        answer::outcomes(batch.len(), accepted, refused)
     }
 
     fn limits(&self) -> BatchLimits {
@@ -131,33 +126,6 @@ impl Publisher for Queue {
     fn name(&self) -> &str {
         &self.url
     }
-}
-
-fn asked<E>(error: &SdkError<E>) -> DestinationError
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-{
-    DestinationError::Asked {
-        code: error.code().unwrap_or("unreachable").to_owned(),
-        message: message(error),
-    }
-}
-
-fn refused(batch: &[&Outgoing], error: &SdkError<SendMessageBatchError>) -> Vec<Outcome> {
-    let server_error = error.raw_response().is_some_and(|r| r.status().is_server_error());
-    let code = error.code().unwrap_or(match error {
-        SdkError::TimeoutError(_) => "timeout",
-        SdkError::DispatchFailure(_) => "unreachable",
-        _ => "unknown",
-    });
-    Outcome::all(batch, code, &message(error), server_error)
-}
-
-fn message<E>(error: &SdkError<E>) -> String
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-{
-    error.message().map_or_else(|| DisplayErrorContext(error).to_string(), str::to_owned)
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! STS: sessions of roles, by the Query protocol. Their credentials are refused once they end.
 
-use super::{Body, Protocol, Response, Shared, refusal, sns};
+use super::server::{Protocol, refusal};
+use super::{Shared, sns};
+use axum::body::Body;
+use axum::http::Response;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;

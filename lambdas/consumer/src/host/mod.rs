@@ -1,6 +1,15 @@
 //! Where a handler runs. Both hosts run the same one unchanged.
 
+#[cfg(any(feature = "lambda", feature = "poll"))]
+mod environment;
 #[cfg(feature = "lambda")]
 pub mod lambda;
+#[cfg(feature = "logging")]
+mod logging;
 #[cfg(feature = "poll")]
 pub mod poll;
+
+#[cfg(any(feature = "lambda", feature = "poll"))]
+pub use environment::{Misconfigured, read_model};
+#[cfg(feature = "logging")]
+pub use logging::start_logging;
