@@ -3,7 +3,7 @@
 //! Knows: when a batch is taken one by one, what is tried again at once, when a
 //! connection is made anew. Must not know: the queue's API, SQL.
 
-use crate::apply::{Item, Manner, Undone, apply};
+use crate::apply::{Item, Manner, apply};
 use crate::batch::{Batch, Outcome, Report};
 use crate::claim_check::{ClaimChecks, redeem};
 use crate::database::{Database, Session};
@@ -14,6 +14,7 @@ use crate::handler::Handler;
 use crate::metrics::Metrics;
 use crate::record::{Content, Record};
 use crate::traces::{self, Traces};
+use crate::undone::Undone;
 use crate::version::sort_within_aggregates;
 use dsn::Dsn;
 use std::io::Write;

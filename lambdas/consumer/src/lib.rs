@@ -88,7 +88,9 @@ mod handler;
 mod statements;
 
 mod apply;
+mod awaited;
 mod batch;
+mod begin;
 mod claim_check;
 mod consumer;
 #[cfg(any(feature = "s3", all(feature = "iam", feature = "lambda")))]
@@ -108,6 +110,7 @@ mod record;
 mod replay;
 mod traces;
 mod typed;
+mod undone;
 mod upcast;
 mod version;
 

@@ -12,6 +12,7 @@ mod convergence;
 mod deadline;
 mod delivery;
 mod direct;
+mod effects;
 mod emit;
 mod latest;
 mod manual;
