@@ -91,7 +91,7 @@ pub fn deploy(
             "--only-show-errors",
         ],
     )?;
-    aws(
+    let created = aws(
         ministack,
         &[
             "cloudformation",
@@ -113,7 +113,9 @@ pub fn deploy(
             &format!("ClaimCheckBucket={CLAIM_CHECK_BUCKET}"),
             &format!("Architecture={architecture}"),
         ],
-    )?;
+    );
+    // What the command says on a failure is to look there.
+    created.or_else(|error| Err(error.context(events(ministack)?)))?;
     let deployed = outputs(ministack)?;
     // MiniStack's CloudFormation drops FifoTopic, which AWS's does not.
     let topic = &deployed.topic_arn;
@@ -131,6 +133,13 @@ pub fn deploy(
         ],
     )?;
     Ok(deployed)
+}
+
+/// What became of the stack's resources, the failures among them.
+fn events(ministack: &MiniStack) -> Result<String> {
+    const FAILED: &str = "StackEvents[?contains(ResourceStatus, 'FAILED')].[LogicalResourceId, ResourceStatusReason]";
+    let events = ["cloudformation", "describe-stack-events", "--stack-name", STACK];
+    aws(ministack, &[events.as_slice(), &["--output", "text", "--query", FAILED]].concat())
 }
 
 /// Packs this binary into a zip file of the folder `code`, as Lambda wants it; works in `folder`.

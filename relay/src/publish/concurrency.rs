@@ -185,9 +185,10 @@ mod tests {
     fn it_does_not_pile_up_requests_that_only_wait_for_each_other() {
         let found = settled(Duration::from_millis(10), 8, 40_000);
         assert!((8..=48).contains(&found), "{found}");
-        // Far away, twice the least latency would be 200 that wait.
-        let found = settled(Duration::from_millis(100), 200, 40_000);
-        assert!((200..=300).contains(&found), "{found}");
+        // Far away, twice the least latency would be 200 that wait; 64 may, and a round more comes
+        // before that shows.
+        let found = settled(Duration::from_millis(100), 200, 30_000);
+        assert!((200..=340).contains(&found), "{found}");
     }
 
     /// Rounds of requests that are all answered at once, after `latency`.

@@ -3,11 +3,12 @@
 //! Knows: the invocation's JSON, the partial batch response.
 //! Must not know: what becomes of a record.
 
+use super::Misconfigured;
 use crate::batch::Report;
 use crate::consumer::Consumer;
 use crate::error::{self, chain};
 use crate::handler::Handler;
-use crate::login::{Login, LoginError};
+use crate::login::Login;
 use crate::record::Record;
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsMessage};
 use dsn::Dsn;
@@ -88,13 +89,14 @@ pub async fn serve<H: Handler>(mut consumer: Consumer<H>) -> Result<(), Error> {
 ///
 /// # Errors
 /// When it is no such login, or a token would go over a connection without TLS.
-pub fn login(read_model: Dsn) -> Result<Dsn, LoginError> {
+pub fn login(read_model: Dsn) -> Result<Dsn, Misconfigured> {
     match Login::of_environment()? {
         Login::Password => Ok(read_model),
         #[cfg(feature = "iam")]
         Login::AwsIam => {
             use crate::credentials::{of_environment, variable};
-            crate::login::with_tokens(read_model, variable("AWS_REGION"), Some(of_environment()))
+            let region = variable("AWS_REGION");
+            Ok(crate::login::with_tokens(read_model, region, Some(of_environment()))?)
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::consumer::Consumer;
 use crate::error::chain;
 use crate::handler::Handler;
 use crate::host::environment::{Misconfigured, queue};
-use crate::login::{Login, LoginError};
+use crate::login::Login;
 use crate::record::Record;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_sqs::Client;
@@ -94,13 +94,13 @@ async fn config() -> SdkConfig {
 /// # Errors
 /// When it is no such login, there is no region or no source of credentials, or a token would go
 /// over a connection without TLS.
-pub async fn login(read_model: Dsn) -> Result<Dsn, LoginError> {
+pub async fn login(read_model: Dsn) -> Result<Dsn, Misconfigured> {
     match Login::of_environment()? {
         Login::Password => Ok(read_model),
         Login::AwsIam => {
             let config = config().await;
             let region = config.region().map(ToString::to_string);
-            crate::login::with_tokens(read_model, region, config.credentials_provider())
+            Ok(crate::login::with_tokens(read_model, region, config.credentials_provider())?)
         }
     }
 }
