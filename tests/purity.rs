@@ -47,13 +47,12 @@ fn the_consumers_core_does_without_the_aws_sdk() {
         let sdk = dependency.name.starts_with("aws-") || dependency.name == "s3";
         assert!(
             !sdk || dependency.optional,
-            "consumer needs {} without the features poll and s3",
+            "consumer needs {} without the features poll, s3 and iam",
             dependency.name
         );
     }
-    assert!(
-        consumer.features["default"].iter().all(|feature| feature != "poll" && feature != "s3")
-    );
+    let with_sdk = ["poll", "s3", "iam"];
+    assert!(consumer.features["default"].iter().all(|on| !with_sdk.contains(&on.as_str())));
 }
 
 #[test]
@@ -67,4 +66,29 @@ fn no_test_crate_is_in_the_product() {
             );
         }
     }
+}
+
+/// A program without tests of its own is not built a second time as their harness.
+#[test]
+fn what_is_not_built_with_its_tests_has_none() {
+    let metadata = metadata();
+    let mut looked_at = 0;
+    for package in metadata.workspace_packages() {
+        let has_library = package.targets.iter().any(cargo_metadata::Target::is_lib);
+        for program in package.targets.iter().filter(|target| target.is_bin() && !target.test) {
+            let source = program.src_path.as_std_path();
+            let files = if has_library {
+                vec![source.to_owned()]
+            } else {
+                let folder = std::fs::read_dir(source.parent().unwrap()).unwrap();
+                folder.map(|entry| entry.unwrap().path()).collect()
+            };
+            for file in files {
+                let text = std::fs::read_to_string(&file).unwrap();
+                assert!(!text.contains("#[cfg(test)]"), "{} is never run", file.display());
+                looked_at += 1;
+            }
+        }
+    }
+    assert!(looked_at > 10);
 }

@@ -1,6 +1,8 @@
 //! The whole path with the real binaries on MiniStack: what the demo shows, in small.
 
+use crate::harness::{INSERT, LIMIT};
 use anyhow::Result;
+use local::deploy::CLAIM_CHECK_BUCKET;
 use local::orders::{Workload, Written, write};
 use local::read_back::write_and_read;
 use local::stack::{SHOP_DATABASE, Stack};
@@ -83,6 +85,35 @@ async fn orders_arrive_in_the_read_model_through_sns_sqs_and_lambda() -> Result<
     assert!(!judge(&shop, &read_model).await?.is_yes());
     read_model.batch_execute("update relay.inbox set aggregate_version = 2 where aggregate_version = 9; delete from relay.inbox where aggregate_version = 1").await?;
     assert!(judge(&shop, &read_model).await?.to_string().contains("NO   every committed event"));
+    drop((shop, read_model));
+    stack.stop().await
+}
+
+#[tokio::test]
+async fn an_event_over_the_limit_of_a_message_has_its_effect_in_the_functions_through_s3()
+-> Result<()> {
+    let stack = Stack::start(|part| println!("{part}")).await?;
+    let (shop, read_model) = (stack.shop().await?, stack.read_model().await?);
+    let note = "x".repeat(400_000);
+    let created = format!(r#"{{"customer_id": "c", "currency": "EUR", "note": "{note}"}}"#);
+    for (version, event, data) in
+        [(1_i64, "order.created", created.as_str()), (2, "order.paid", r#"{"amount": "1.00"}"#)]
+    {
+        shop.execute(INSERT, &[&"large", &version, &event, &data]).await?;
+    }
+    let deadline = Instant::now() + LIMIT;
+    let both = "select (select status from order_summary where order_id = 'large') = 'paid'
+        and (select status from customer_orders where order_id = 'large') = 'paid'";
+    while read_model.query_one(both, &[]).await?.get::<_, Option<bool>>(0) != Some(true) {
+        assert!(Instant::now() < deadline, "{}", stack.logs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let objects = stack.aws(&["s3", "ls", &format!("s3://{CLAIM_CHECK_BUCKET}")])?;
+    let id: String = shop
+        .query_one("select event_id::text from relay.outbox where aggregate_version = 1", &[])
+        .await?
+        .get(0);
+    assert!(objects.lines().count() == 1 && objects.contains(&id), "{objects}");
     drop((shop, read_model));
     stack.stop().await
 }

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// The stack's name, and so the prefix of what it makes.
 const STACK: &str = "relay-demo";
 
+/// The bucket for events that are too large for a message.
+pub const CLAIM_CHECK_BUCKET: &str = "relay-large-events";
+
 /// What the template made.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Deployed {
@@ -74,7 +77,9 @@ pub fn deploy(
     }
     let template = crate::workspace().join("infra/template.yaml");
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
-    aws(ministack, &["s3", "mb", "s3://relay-code"])?;
+    for bucket in ["relay-code", CLAIM_CHECK_BUCKET] {
+        aws(ministack, &["s3", "mb", &format!("s3://{bucket}")])?;
+    }
     aws(
         ministack,
         &[
@@ -105,6 +110,7 @@ pub fn deploy(
             "OrdersApiCodeKey=orders_api.zip",
             &format!("NotifyUrl={notify_url}"),
             &format!("ReadModelUrl={read_model_url}"),
+            &format!("ClaimCheckBucket={CLAIM_CHECK_BUCKET}"),
             &format!("Architecture={architecture}"),
         ],
     )?;

@@ -70,6 +70,8 @@ impl MiniStack {
             .env("MINISTACK_HOST", "127.0.0.1")
             .env("GATEWAY_PORT", port.to_string())
             .env("LOG_LEVEL", "INFO")
+            // For the functions, which inherit it.
+            .env("AWS_ENDPOINT_URL_S3", format!("http://127.0.0.1:{port}"))
             // Or it opens ports for them on every interface.
             .env("IOT_MTLS_ENABLED", "0")
             .env("SFTP_ENABLED", "0")

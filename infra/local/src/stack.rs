@@ -1,6 +1,6 @@
 //! The whole system on one machine: Postgres, MiniStack, the template, the relay.
 
-use crate::deploy::{Deployed, Functions, deploy};
+use crate::deploy::{CLAIM_CHECK_BUCKET, Deployed, Functions, aws, deploy};
 use crate::ministack::{MiniStack, point_at};
 use crate::orders::SHOP;
 use crate::postgres::Postgres;
@@ -136,7 +136,7 @@ impl Stack {
             &deployed.topic_arn,
             &ministack.endpoint(),
         );
-        run.arg("run");
+        run.arg("run").env("RELAY_CLAIM_CHECK_BUCKET", CLAIM_CHECK_BUCKET);
         let mut relay = Process::start("relay run", run, &folder.path().join("relay.log"))?;
         relay.said("streaming", Duration::from_secs(20)).await?;
         Ok(Self { relay, deployed, ministack, postgres, receiver, folder })
@@ -168,6 +168,14 @@ impl Stack {
     #[must_use]
     pub fn endpoint(&self) -> String {
         self.ministack.endpoint()
+    }
+
+    /// Runs the AWS command line against MiniStack; returns what it printed.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn aws(&self, arguments: &[&str]) -> Result<String> {
+        aws(&self.ministack, arguments)
     }
 
     /// The folder of the logs.

@@ -7,17 +7,18 @@
 //! lock progress ─▶ guard ─▶ advance progress, inbox ─▶ handler, one event after the other ─▶ commit
 //! ```
 
+use crate::awaited;
 use crate::batch::Outcome;
 use crate::database::Session;
 use crate::effect;
-use crate::error::Error;
-use crate::handler::{Handler, HandlerError, Mode, Tx};
-use crate::inbox;
+use crate::handler::{Handler, Mode, Tx};
+use crate::inbox::{self, Recorded};
 use crate::record::Record;
-use crate::version::{self, Candidate, Moves, Verdict};
+use crate::traces;
+use crate::undone::Undone;
+use crate::version::{self, Candidate, Moves, Progress, Verdict};
 use envelope::Event;
 use std::collections::HashSet;
-use std::time::Duration;
 use time::Date;
 use tracing::Instrument as _;
 use uuid::Uuid;
@@ -35,40 +36,6 @@ impl<'a> Item<'a> {
     }
 }
 
-/// Why a transaction was rolled back.
-#[derive(Debug)]
-pub(crate) enum Undone {
-    /// The handler wants the event again, maybe not before so long.
-    Retry(String, Option<Duration>),
-    /// The handler refuses the event for good.
-    Reject(String),
-    /// Postgres refused something.
-    Db(tokio_postgres::Error),
-    /// The delivery's time was over.
-    OutOfTime,
-    /// Another host was faster with an aggregate that had no progress yet.
-    Overtaken,
-    /// The connection was broken before anything began.
-    NotBegun(Error),
-}
-
-impl From<tokio_postgres::Error> for Undone {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Db(error)
-    }
-}
-
-impl From<HandlerError> for Undone {
-    fn from(error: HandlerError) -> Self {
-        match error {
-            HandlerError::Retry(reason) => Self::Retry(reason, None),
-            HandlerError::RetryAfter { after, reason } => Self::Retry(reason, Some(after)),
-            HandlerError::Reject(reason) => Self::Reject(reason),
-            HandlerError::Database(error) => Self::Db(error),
-        }
-    }
-}
-
 /// In which manner the items are applied.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Manner<'a> {
@@ -79,54 +46,114 @@ pub(crate) struct Manner<'a> {
 }
 
 /// Applies the items in one transaction: all of what it says happened, or none.
+///
+/// First as if each of them were new and the next of its aggregate, which takes no look at what
+/// is there before it is written. Where that turns out otherwise, the other way round.
 pub(crate) async fn apply<H: Handler>(
     session: &mut Session,
     handler: &H,
     items: &[Item<'_>],
     manner: Manner<'_>,
 ) -> Result<Vec<Outcome>, Undone> {
-    let (pooled, performs) = (session.is_pooled(), session.performs());
-    let (transaction, statements) = session.begin().await.map_err(Undone::NotBegun)?;
-    let mut tx = Tx::new(&transaction, statements);
-    tx.performs = performs;
-    let worked = work(&mut tx, handler, items, manner).await;
-    if pooled {
-        // Behind a pooler the next transaction may be another server connection's: what was
-        // prepared is closed while this one is still ours.
-        tx.forget_statements();
-    }
-    match worked {
-        Ok(outcomes) => {
-            transaction.commit().await?;
-            Ok(outcomes)
-        }
-        Err(undone) => {
-            // A rollback that fails leaves a broken connection, which the next begin finds.
-            if let Err(error) = transaction.rollback().await {
-                tracing::debug!(%error, "the rollback was not acknowledged");
+    for assume in [true, false] {
+        let performs = session.performs();
+        let (client, statements) = session.open();
+        let mut tx = Tx::to_begin(client, statements);
+        tx.performs = performs;
+        let worked = match judge(&mut tx, handler, items, assume).await {
+            Ok(Some(judged)) => carry_out(&mut tx, handler, items, judged, manner).await.map(Some),
+            Ok(None) => Ok(None),
+            Err(undone) => Err(undone),
+        };
+        tx.ends(&worked);
+        match worked {
+            Ok(Some(outcomes)) => {
+                session.commit().await?;
+                return Ok(outcomes);
             }
-            Err(undone)
+            Ok(None) => session.rollback().await,
+            // There is nothing to roll back, and maybe no one to answer.
+            Err(undone @ Undone::NotBegun(_)) => return Err(undone),
+            Err(undone) => {
+                session.rollback().await;
+                return Err(undone);
+            }
         }
     }
+    Err(Undone::Overtaken)
 }
 
-/// The work of a transaction, between its begin and its commit.
+/// The work of a transaction that has begun, up to its commit.
 pub(crate) async fn work<H: Handler>(
     tx: &mut Tx<'_>,
     handler: &H,
     items: &[Item<'_>],
     manner: Manner<'_>,
 ) -> Result<Vec<Outcome>, Undone> {
+    let judged = look(tx, handler.name(), handler.mode(), items).await?;
+    carry_out(tx, handler, items, judged, manner).await
+}
+
+/// What is known of the items before the first of them is handled; their inbox rows are written.
+struct Judged {
+    verdicts: Vec<Verdict>,
+    before: Progress,
+    news: News,
+}
+
+/// By what is there, or by an assumption about it: nothing if that was wrong.
+async fn judge<H: Handler>(
+    tx: &mut Tx<'_>,
+    handler: &H,
+    items: &[Item<'_>],
+    assume: bool,
+) -> Result<Option<Judged>, Undone> {
     let (name, mode) = (handler.name(), handler.mode());
+    if !assume {
+        return look(tx, name, mode, items).await.map(Some);
+    }
+    let candidates: Vec<Candidate<'_>> = items.iter().map(Item::candidate).collect();
+    let Some(before) = version::assume(&candidates, mode) else {
+        return look(tx, name, mode, items).await.map(Some);
+    };
+    let mut after = before.clone();
+    let verdicts = version::plan(&candidates, &mut after, mode);
+    let moves = Moves::new(name, &before, &after, tx.has_begun());
+    match News::read(tx, name, mode, items, &verdicts, moves).await {
+        Ok(news) => Ok(Some(Judged { verdicts, before, news })),
+        Err(Undone::Overtaken) => Ok(None),
+        Err(undone) => Err(undone),
+    }
+}
+
+/// By what is there, which is locked first.
+async fn look(
+    tx: &mut Tx<'_>,
+    name: &str,
+    mode: Mode,
+    items: &[Item<'_>],
+) -> Result<Judged, Undone> {
     let candidates: Vec<Candidate<'_>> = items.iter().map(Item::candidate).collect();
     let before = version::lock(tx, name, &candidates, mode).await?;
     let mut after = before.clone();
     let verdicts = version::plan(&candidates, &mut after, mode);
     // Where the last write wins, what turns out to have no effect must make no other stale.
     let planned = if mode == Mode::Latest { &before } else { &after };
-    let moves = Moves::new(name, &before, planned);
-    let mut news = News::read(tx, name, mode, items, &verdicts, moves).await?;
+    let moves = Moves::new(name, &before, planned, tx.has_begun());
+    let news = News::read(tx, name, mode, items, &verdicts, moves).await?;
+    Ok(Judged { verdicts, before, news })
+}
 
+/// Does with each item what is to be done with it.
+async fn carry_out<H: Handler>(
+    tx: &mut Tx<'_>,
+    handler: &H,
+    items: &[Item<'_>],
+    judged: Judged,
+    manner: Manner<'_>,
+) -> Result<Vec<Outcome>, Undone> {
+    let (name, mode) = (handler.name(), handler.mode());
+    let Judged { verdicts, before, mut news } = judged;
     let mut outcomes = Vec::with_capacity(items.len());
     let mut marks = before.clone();
     for (item, verdict) in items.iter().zip(&verdicts) {
@@ -150,6 +177,10 @@ pub(crate) async fn work<H: Handler>(
     if mode == Mode::Latest && !version::advance(tx, name, &before, &marks).await? {
         return Err(Undone::Overtaken);
     }
+    if news.recorded.awaited {
+        let events: Vec<&Event> = items.iter().map(|item| item.event).collect();
+        awaited::notify(tx, name, &events).await?;
+    }
     Ok(outcomes)
 }
 
@@ -161,16 +192,12 @@ pub(crate) async fn handle<H: Handler>(
 ) -> Result<(), Undone> {
     let Item { event, record } = item;
     tx.begin_event(handler.name(), event);
-    let span = tracing::info_span!(
-        "event",
-        event_id = %event.event_id,
-        event_type = event.event_type,
-        correlation_id = event.correlation_id,
-        receive_count = record.receive_count,
-        traceparent = tx.traceparent(),
-        aws_trace_header = record.trace_header,
-    );
-    handler.handle(event, tx).instrument(span).await?;
+    let span = traces::of_event(handler.name(), item, tx.traceparent());
+    let handled = handler.handle(event, tx).instrument(span.clone()).await;
+    if let Err(error) = &handled {
+        traces::event_failed(&span, error);
+    }
+    handled?;
     effect::note(tx, handler.name(), event, record).await?;
     tx.ensure_alive().await?;
     Ok(())
@@ -178,9 +205,9 @@ pub(crate) async fn handle<H: Handler>(
 
 /// What the inbox says of the items.
 struct News {
-    /// Those that were not there before and were not handled yet.
-    new: HashSet<Uuid>,
-    /// Those that were, and say something else now: id and content.
+    /// Its new events are those that were not handled yet.
+    recorded: Recorded,
+    /// Those that were there before, and say something else now: id and content.
     changed: HashSet<(Uuid, Uuid)>,
     horizon: Option<Date>,
 }
@@ -203,7 +230,7 @@ impl News {
             .collect();
         let mut steps = moves.take_steps();
         if !arrived.is_empty() {
-            steps.push(inbox::record(name, &arrived));
+            steps.push(inbox::record(name, &arrived, tx.has_begun()));
         }
         let asks_horizon = items.iter().any(|i| version::guarded(i.event, mode).is_none());
         if asks_horizon {
@@ -214,9 +241,9 @@ impl News {
             return Err(Undone::Overtaken);
         }
         let mut next = |asked: bool| asked.then(|| rows.next()).flatten().unwrap_or_default();
-        let new = inbox::new(&next(!arrived.is_empty()));
+        let recorded = Recorded::read(&next(!arrived.is_empty()));
         let horizon = inbox::first_day(&next(asks_horizon));
-        let mut first = new.clone();
+        let mut first = recorded.new.clone();
         let repeated: Vec<&Event> = judged()
             .filter(|(item, verdict)| match verdict {
                 Verdict::Duplicate | Verdict::Stale => true,
@@ -227,7 +254,7 @@ impl News {
             .map(|(item, _)| item.event)
             .collect();
         let changed = inbox::changed(tx, name, &repeated).await?;
-        Ok(Self { new, changed, horizon })
+        Ok(Self { recorded, changed, horizon })
     }
 }
 
@@ -260,7 +287,7 @@ fn fate(
             item.record.receive_count
         )),
         Verdict::Gap { .. } => Fate::Settled(Outcome::Gap),
-        Verdict::Next if !news.new.remove(&id) => Fate::Settled(Outcome::Duplicate),
+        Verdict::Next if !news.recorded.new.remove(&id) => Fate::Settled(Outcome::Duplicate),
         Verdict::Next => {
             let reason = manner.park.map(str::to_owned);
             let reason = reason.or_else(|| forgotten(item.event, mode, news.horizon));

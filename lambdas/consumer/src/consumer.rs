@@ -3,7 +3,7 @@
 //! Knows: when a batch is taken one by one, what is tried again at once, when a
 //! connection is made anew. Must not know: the queue's API, SQL.
 
-use crate::apply::{Item, Manner, Undone, apply};
+use crate::apply::{Item, Manner, apply};
 use crate::batch::{Batch, Outcome, Report};
 use crate::claim_check::{ClaimChecks, redeem};
 use crate::database::{Database, Session};
@@ -13,11 +13,14 @@ use crate::error::{Error, chain, describe, is_contention, is_lost, is_unique_vio
 use crate::handler::Handler;
 use crate::metrics::Metrics;
 use crate::record::{Content, Record};
+use crate::traces::{self, Traces};
+use crate::undone::Undone;
 use crate::version::sort_within_aggregates;
 use dsn::Dsn;
 use std::io::Write;
 use std::time::Duration;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 /// How often one event is tried in one delivery when others are in its way.
 const TRIES: u32 = 5;
@@ -49,6 +52,7 @@ pub struct Consumer<H> {
     /// When it was last asked whether parked events are to be replayed.
     replays_seen: Option<Instant>,
     metrics: Option<Metrics>,
+    traces: Traces,
 }
 
 impl<H: Handler> Consumer<H> {
@@ -63,6 +67,7 @@ impl<H: Handler> Consumer<H> {
             park_after: None,
             replays_seen: None,
             metrics: None,
+            traces: Traces::default(),
         }
     }
 
@@ -86,9 +91,26 @@ impl<H: Handler> Consumer<H> {
         self
     }
 
+    /// The same, its host sending the spans that these traces keep: the Lambda host before it
+    /// answers an invocation, the polling host after each delivery.
+    #[must_use]
+    pub fn with_traces(self, traces: &Traces) -> Self {
+        Self { traces: traces.clone(), ..self }
+    }
+
+    /// Sends the spans that have ended meanwhile; gives them up after `limit`.
+    pub(crate) async fn flush_traces(&self, limit: Duration) {
+        self.traces.flush(limit).await;
+    }
+
     #[cfg(feature = "lambda")]
     pub(crate) fn has_metrics(&self) -> bool {
         self.metrics.is_some()
+    }
+
+    #[cfg(all(feature = "lambda", feature = "s3"))]
+    pub(crate) fn has_claim_checks(&self) -> bool {
+        self.claim_checks.is_some()
     }
 
     /// Takes it that a transaction-pooling proxy (pgbouncer, RDS Proxy) stands before the read
@@ -151,7 +173,12 @@ impl<H: Handler> Consumer<H> {
         deadline: &Deadline,
     ) -> Result<Report, Error> {
         let (began, count) = (Instant::now(), records.len());
-        let result = self.work(records, deadline).await;
+        let span = traces::of_batch(self.handler.name(), count);
+        let result = self.work(records, deadline).instrument(span.clone()).await;
+        match &result {
+            Ok(report) => self.log_report(report, began.elapsed()),
+            Err(error) => traces::batch_failed(&span, error),
+        }
         if let Some(metrics) = self.metrics.as_mut().filter(|_| count > 0) {
             let name = self.handler.name();
             match &result {
@@ -167,7 +194,6 @@ impl<H: Handler> Consumer<H> {
         mut records: Vec<Record>,
         deadline: &Deadline,
     ) -> Result<Report, Error> {
-        let began = Instant::now();
         redeem(self.claim_checks.as_ref(), &mut records).await;
         let mut batch = Batch::new(records);
         self.log_malformed(&batch);
@@ -181,10 +207,13 @@ impl<H: Handler> Consumer<H> {
         }
         self.replay_when_asked(batch.records().is_empty(), deadline).await;
         self.perform_effects(&mut batch, deadline.at()).await;
-        let report = batch.finish();
+        Ok(batch.finish())
+    }
+
+    fn log_report(&self, report: &Report, took: Duration) {
         tracing::info!(
             projection = self.handler.name(),
-            milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             applied = report.count(Outcome::Applied),
             duplicates = report.count(Outcome::Duplicate),
             parked = report.count(Outcome::Parked),
@@ -194,7 +223,6 @@ impl<H: Handler> Consumer<H> {
             held_back = report.count(Outcome::HeldBack),
             "batch"
         );
-        Ok(report)
     }
 
     /// Connects, and tries again while there is time for it.

@@ -3,6 +3,7 @@
 //! Knows: when a connection has to be made anew, and the daily upkeep of the
 //! inbox. Must not know: events, handlers, queues.
 
+use crate::begin::{self, within_limit};
 use crate::error::{self, Error};
 use crate::statements::Statements;
 use dsn::Dsn;
@@ -11,9 +12,6 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_postgres::{Client, Transaction};
-
-/// A connection that a frozen function has slept through may be dead without a word.
-const BEGIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// A connection that is given up in the middle of a statement ends it, and with it the locks that
 /// the next one would wait for. Not every server's system can.
@@ -39,8 +37,9 @@ pub(crate) struct Session {
     client: Client,
     statements: Statements,
     driver: JoinHandle<()>,
-    pooled: bool,
     performs: bool,
+    /// A transaction was opened and nobody has seen its end: the connection is of no more use.
+    open: bool,
 }
 
 impl Database {
@@ -70,7 +69,7 @@ impl Database {
 
     /// The connection; made anew when there is none or it is known to be broken.
     pub(crate) async fn session(&mut self, application_name: &str) -> Result<&mut Session, Error> {
-        let mut session = match self.session.take().filter(|s| !s.client.is_closed()) {
+        let mut session = match self.session.take().filter(Session::is_usable) {
             Some(session) => session,
             None => self.open(application_name).await?,
         };
@@ -86,10 +85,10 @@ impl Database {
         tracing::debug!(read_model = %self.dsn, "connected");
         let session = Session {
             client,
-            statements: Statements::default(),
+            statements: Statements::new(self.pooled),
             driver,
-            pooled: self.pooled,
             performs: self.performs,
+            open: false,
         };
         if !self.pooled
             && let Err(error) = session.client.batch_execute(END_WITH_US).await
@@ -124,9 +123,8 @@ impl Database {
 }
 
 impl Session {
-    /// Whether each transaction may have another server connection.
-    pub(crate) fn is_pooled(&self) -> bool {
-        self.pooled
+    fn is_usable(&self) -> bool {
+        !self.open && !self.client.is_closed()
     }
 
     /// Whether handlers may ask for effects outside the database.
@@ -139,11 +137,32 @@ impl Session {
     /// # Errors
     /// When the connection turns out to be broken.
     pub(crate) async fn begin(&mut self) -> Result<(Transaction<'_>, &mut Statements), Error> {
-        let begun = tokio::time::timeout(BEGIN_LIMIT, self.client.transaction()).await;
-        match begun {
-            Ok(Ok(transaction)) => Ok((transaction, &mut self.statements)),
-            Ok(Err(error)) => Err(Error::Lost(error)),
-            Err(_) => Err(Error::Silent { seconds: BEGIN_LIMIT.as_secs() }),
+        let begun = tokio::time::timeout(begin::LIMIT, self.client.transaction()).await;
+        Ok((within_limit(begun)?, &mut self.statements))
+    }
+
+    /// The connection for a transaction whose begin goes with its first statements. Until
+    /// [`Session::commit`] or [`Session::rollback`] has ended it, the connection is not used again.
+    pub(crate) fn open(&mut self) -> (&Client, &mut Statements) {
+        self.open = true;
+        (&self.client, &mut self.statements)
+    }
+
+    /// Commits what was opened.
+    ///
+    /// # Errors
+    /// When Postgres refuses it, which rolls it back, or is gone.
+    pub(crate) async fn commit(&mut self) -> Result<(), tokio_postgres::Error> {
+        let committed = self.client.batch_execute("commit").await;
+        self.open = false;
+        committed
+    }
+
+    /// Rolls back what was opened; where that fails, the next use makes a new connection.
+    pub(crate) async fn rollback(&mut self) {
+        match self.client.batch_execute("rollback").await {
+            Ok(()) => self.open = false,
+            Err(error) => tracing::debug!(%error, "the rollback was not acknowledged"),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Knows: that a host which can hold its messages for longer moves the end. Must not know: how it
 //! holds them, what is done until then.
 
-use crate::apply::Undone;
+use crate::undone::Undone;
 use std::future::{Future, pending};
 use tokio::sync::watch;
 use tokio::time::Instant;

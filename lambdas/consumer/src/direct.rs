@@ -3,12 +3,13 @@
 //! Knows: how a command's event is written and applied before it is published.
 //! Must not know: queues, batches, how a delivery is judged (`apply` does).
 
-use crate::apply::{Item, Manner, Undone, work};
+use crate::apply::{Item, Manner, work};
 use crate::batch::Outcome;
 use crate::emit::NewEvent;
 use crate::handler::{Handler, Mode, Tx};
 use crate::record::{Content, Malformed, Record, refusal};
 use crate::statements::Statements;
+use crate::undone::Undone;
 use envelope::Event;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -79,7 +80,7 @@ pub async fn apply_now<H: Handler>(
     for _ in 0..TRIES {
         let savepoint = transaction.transaction().await?;
         let mut statements = Statements::default();
-        let mut tx = Tx::new(&savepoint, &mut statements);
+        let mut tx = Tx::new(savepoint.client(), &mut statements);
         let undone = match work(&mut tx, handler, &[item], Manner::default()).await {
             Ok(outcomes) => match outcomes.first() {
                 Some(Outcome::Parked) => Undone::Reject(why_parked(&mut tx, handler, event).await?),

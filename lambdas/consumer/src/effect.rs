@@ -286,10 +286,9 @@ impl<H: Handler> Consumer<H> {
     async fn try_turn(&mut self, turn: &Turn<'_>) -> Result<Option<Effect>, Error> {
         let (handler, session) = self.at_work().await?;
         let (transaction, statements) = session.begin().await?;
-        let mut tx = Tx::new(&transaction, statements);
+        let mut tx = Tx::new(transaction.client(), statements);
         let worked = work(&mut tx, handler.name(), turn).await;
-        // Behind a pooler the next transaction may be another server connection's.
-        tx.forget_statements();
+        tx.ends(&worked);
         let next = worked.map_err(Error::Lost)?;
         transaction.commit().await.map_err(Error::Lost)?;
         Ok(next)
@@ -305,12 +304,13 @@ impl<H: Handler> Consumer<H> {
         let ids: Vec<Uuid> = own.keys().copied().collect();
         let (handler, session) = self.at_work().await?;
         let (transaction, statements) = session.begin().await?;
-        let mut tx = Tx::new(&transaction, statements);
+        let mut tx = Tx::new(transaction.client(), statements);
         let rows = tx.query(SQL, &[&handler.name(), &ids]).await;
-        tx.forget_statements();
-        let rows = rows.map_err(Error::Lost)?;
+        tx.ends(&rows);
+        // Rows hold on to their statement: they go before the transaction does.
+        let unfinished = rows.map_err(Error::Lost)?.iter().map(|row| row.get(0)).collect();
         transaction.commit().await.map_err(Error::Lost)?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        Ok(unfinished)
     }
 
     fn log_effect(&self, effect: &Effect, performed: &Performed) {

@@ -4,6 +4,7 @@
 //! event's id follows from the one that caused it. Must not know: the inbox, queues.
 
 use crate::handler::Tx;
+use crate::traces;
 use envelope::Event;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -114,8 +115,9 @@ impl Tx<'_> {
 
     /// Writes an event into the outbox of this database, in the same transaction.
     ///
-    /// Its `causation_id` is the id of the event being handled, its `correlation_id`, tenant and
-    /// `traceparent` are that event's. Its own id follows from that event, the handler's name and
+    /// Its `causation_id` is the id of the event being handled, its `correlation_id` and tenant are
+    /// that event's, and so is its `traceparent` unless spans are kept ([`Traces`](crate::Traces)):
+    /// then it names the span that is open. Its own id follows from that event, the handler's name and
     /// the place among those that the handler emits for it: a handler that runs again emits the
     /// same ids. Returns the id.
     ///
@@ -132,6 +134,10 @@ impl Tx<'_> {
         let id = cause.map_or_else(Uuid::now_v7, Cause::next_id);
         let cause = self.cause.clone();
         let cause = cause.as_ref();
+        // A span that is open leads on from here; it is linked to where the event came from.
+        let traceparent = traces::current();
+        let origin = cause.and_then(|cause| cause.traceparent.as_deref());
+        let traceparent = traceparent.as_deref().or(origin);
         let causation = cause.map(|cause| cause.event_id.to_string());
         self.execute(
             SQL,
@@ -146,7 +152,7 @@ impl Tx<'_> {
                 &cause.map(|cause| cause.correlation_id.as_str()),
                 &causation,
                 &event.data.get(),
-                &cause.and_then(|cause| cause.traceparent.as_deref()),
+                &traceparent,
             ],
         )
         .await?;

@@ -3,14 +3,17 @@
 //! Knows: the [`Handler`] seam, the transaction that a handler works in.
 //! Must not know: queues, batches, the inbox.
 
+use crate::begin::Begin;
 use crate::emit::Cause;
 use crate::statements::{Statements, Step};
+use crate::undone::Undone;
 use envelope::Event;
+use futures_util::future::try_join;
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Row, Transaction};
+use tokio_postgres::{Client, Row};
 
 /// A projection, a policy, a saga: one function that gives one event its effect.
 ///
@@ -112,8 +115,9 @@ impl From<serde_json::Error> for HandlerError {
 /// Statements are prepared once for each connection and kept by their text, so
 /// pass values as parameters rather than in the text.
 pub struct Tx<'a> {
-    transaction: &'a Transaction<'a>,
+    client: &'a Client,
     statements: &'a mut Statements,
+    begin: Begin,
     /// Postgres refused something: the transaction may be dead although the handler says all is well.
     suspect: bool,
     /// What is being handled, for the events that the handler emits.
@@ -125,8 +129,27 @@ pub struct Tx<'a> {
 }
 
 impl<'a> Tx<'a> {
-    pub(crate) fn new(transaction: &'a Transaction<'a>, statements: &'a mut Statements) -> Self {
-        Self { transaction, statements, suspect: false, cause: None, performs: false, effect: None }
+    /// In a transaction that has begun on the connection.
+    pub(crate) fn new(client: &'a Client, statements: &'a mut Statements) -> Self {
+        Self {
+            client,
+            statements,
+            begin: Begin::Done,
+            suspect: false,
+            cause: None,
+            performs: false,
+            effect: None,
+        }
+    }
+
+    /// In one that begins with its first statements.
+    pub(crate) fn to_begin(client: &'a Client, statements: &'a mut Statements) -> Self {
+        Self { begin: Begin::Due, ..Self::new(client, statements) }
+    }
+
+    /// Whether the transaction is known to have begun.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begin == Begin::Done
     }
 
     /// Runs a statement and returns how many rows it touched.
@@ -138,8 +161,8 @@ impl<'a> Tx<'a> {
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<u64, tokio_postgres::Error> {
-        let result = match self.statements.get(self.transaction, sql).await {
-            Ok(statement) => self.transaction.execute(&statement, parameters).await,
+        let result = match self.statements.get(self.client, sql).await {
+            Ok(statement) => self.client.execute(&statement, parameters).await,
             Err(error) => Err(error),
         };
         self.suspect |= result.is_err();
@@ -155,8 +178,8 @@ impl<'a> Tx<'a> {
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        let result = match self.statements.get(self.transaction, sql).await {
-            Ok(statement) => self.transaction.query(&statement, parameters).await,
+        let result = match self.statements.get(self.client, sql).await {
+            Ok(statement) => self.client.query(&statement, parameters).await,
             Err(error) => Err(error),
         };
         self.suspect |= result.is_err();
@@ -175,12 +198,14 @@ impl<'a> Tx<'a> {
         Ok(self.query(sql, parameters).await?.into_iter().next())
     }
 
-    /// Runs all of them in one round trip, in their order; returns the rows of each.
-    pub(crate) async fn together(
-        &mut self,
-        steps: &[Step<'_>],
-    ) -> Result<Vec<Vec<Row>>, tokio_postgres::Error> {
-        self.statements.run_all(self.transaction, steps).await
+    /// Runs all of them in one round trip, in their order; returns the rows of each. The
+    /// transaction's begin goes with the first.
+    pub(crate) async fn together(&mut self, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>, Undone> {
+        let (client, begin) = (self.client, self.begin);
+        let run = async { Ok(self.statements.run_all(client, steps).await?) };
+        let ((), rows) = try_join(begin.send(client), run).await?;
+        self.begin = Begin::Done;
+        Ok(rows)
     }
 
     /// The next statements are for this event.
@@ -189,8 +214,9 @@ impl<'a> Tx<'a> {
         self.effect = None;
     }
 
-    pub(crate) fn forget_statements(&mut self) {
-        self.statements.clear();
+    /// To be said before the transaction ends, with how its work went.
+    pub(crate) fn ends<T, E>(&mut self, worked: &Result<T, E>) {
+        self.statements.transaction_ends(worked.is_ok());
     }
 
     /// Fails if a statement before has left the transaction aborted.
@@ -200,7 +226,7 @@ impl<'a> Tx<'a> {
     /// (test `a_swallowed_database_error_does_not_lose_the_event`).
     pub(crate) async fn ensure_alive(&mut self) -> Result<(), tokio_postgres::Error> {
         if self.suspect {
-            self.transaction.batch_execute("select").await?;
+            self.client.batch_execute("select").await?;
             self.suspect = false;
         }
         Ok(())

@@ -26,23 +26,29 @@ fn v7_time(id: &Uuid) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()
 }
 
-/// Records the events, in their order; its rows say which are new ([`new`]).
+/// Records the events, in their order; [`Recorded::read`] says what came of it. `begun` says whether
+/// the transaction is known to have begun.
 pub(crate) fn record<'a>(
     projection: &'a str,
     arrived: &[(&'a Event, Option<OffsetDateTime>)],
+    begun: bool,
 ) -> Step<'a> {
     let events = || arrived.iter().map(|(event, _)| *event);
     // Ordered by arrival: the identity column counts in the order of application.
     Step::new(
-        "insert into relay.inbox
-           (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content)
-         select $1, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content
-         from unnest($2::uuid[], $3::date[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[], $8::uuid[])
-           with ordinality as arrived
-             (event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content, place)
-         order by place
-         on conflict do nothing
-         returning event_id",
+        "with recorded as (
+           insert into relay.inbox
+             (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content)
+           select $1, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content
+           from unnest($2::uuid[], $3::date[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[], $8::uuid[])
+             with ordinality as arrived
+               (event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content, place)
+           where $9::boolean or current_setting('transaction_deferrable')::boolean
+           order by place
+           on conflict do nothing
+           returning event_id
+         )
+         select array(select event_id from recorded), exists (select from relay.awaited)",
     )
     .with(projection)
     .with(events().map(|event| event.event_id).collect::<Vec<_>>())
@@ -52,11 +58,25 @@ pub(crate) fn record<'a>(
     .with(events().map(|event| event.aggregate_version).collect::<Vec<_>>())
     .with(arrived.iter().map(|(_, sent_at)| *sent_at).collect::<Vec<_>>())
     .with(events().map(content).collect::<Vec<_>>())
+    .with(begun)
 }
 
-/// The events that were not there before, by what [`record`] returned.
-pub(crate) fn new(rows: &[Row]) -> HashSet<Uuid> {
-    rows.iter().map(|row| row.get(0)).collect()
+/// What came of recording.
+#[derive(Debug, Default)]
+pub(crate) struct Recorded {
+    /// The events that were not there before.
+    pub(crate) new: HashSet<Uuid>,
+    /// Someone waits for something: one look into a table that is mostly empty.
+    pub(crate) awaited: bool,
+}
+
+impl Recorded {
+    /// By what [`record`] returned.
+    pub(crate) fn read(rows: &[Row]) -> Self {
+        let Some(row) = rows.first() else { return Self::default() };
+        let new: Vec<Uuid> = row.get(0);
+        Self { new: new.into_iter().collect(), awaited: row.get(1) }
+    }
 }
 
 /// What an event says, in 16 bytes: the same for each delivery of it.

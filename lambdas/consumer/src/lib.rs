@@ -81,15 +81,20 @@
 //! the messages. The core depends on no AWS SDK; the feature `lambda` brings
 //! Lambda's runtime, the feature `poll` the SDK of SQS, either the log
 //! of its process (the feature `logging`), the feature `s3` claim checks,
+//! the feature `iam` logins without a password, the feature `otel` OpenTelemetry,
 //! the feature `testing` a harness for an author's tests.
 
 mod handler;
 mod statements;
 
 mod apply;
+mod awaited;
 mod batch;
+mod begin;
 mod claim_check;
 mod consumer;
+#[cfg(any(feature = "s3", all(feature = "iam", feature = "lambda")))]
+mod credentials;
 mod database;
 mod deadline;
 mod direct;
@@ -97,11 +102,15 @@ mod effect;
 mod emit;
 mod error;
 mod inbox;
+#[cfg(any(feature = "lambda", feature = "poll"))]
+mod login;
 mod metrics;
 mod read_model;
 mod record;
 mod replay;
+mod traces;
 mod typed;
+mod undone;
 mod upcast;
 mod version;
 
@@ -120,9 +129,14 @@ pub use emit::NewEvent;
 pub use envelope::{ClaimCheck, Event, Position};
 pub use error::Error;
 pub use handler::{Handler, HandlerError, Mode, Tx};
+#[cfg(any(feature = "lambda", feature = "poll"))]
+pub use login::LoginError;
 pub use read_model::{Pauses, ReadModel, TimedOut, Unavailable, Waited};
 pub use record::{Content, Malformed, Record};
 pub use replay::Replayed;
+pub use traces::Traces;
+#[cfg(feature = "otel")]
+pub use traces::TracesError;
 pub use typed::{EventSet, Projection, Typed, Unknown};
 pub use upcast::{UpcastError, Upcasters};
 

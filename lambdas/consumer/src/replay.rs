@@ -7,7 +7,8 @@
 //! a replay asks the guard for one thing alone: whether a later write has won ([`Mode::Latest`]),
 //! or earlier versions are still missing ([`Mode::Versioned`]).
 
-use crate::apply::{Item, Undone, handle};
+use crate::apply::{Item, handle};
+use crate::awaited;
 use crate::consumer::Consumer;
 use crate::database::Session;
 use crate::deadline::Deadline;
@@ -15,6 +16,7 @@ use crate::error::{Error, describe, is_lost};
 use crate::handler::{Handler, Tx};
 use crate::inbox;
 use crate::record::Record;
+use crate::undone::Undone;
 use crate::version::{self, Moves, Verdict};
 use tokio::time::Instant;
 
@@ -80,9 +82,9 @@ impl<H: Handler> Consumer<H> {
             where projection = $1 and replay_requested_at is not null order by id limit $2";
         let (handler, session) = self.at_work().await?;
         let (transaction, statements) = session.begin().await?;
-        let mut tx = Tx::new(&transaction, statements);
+        let mut tx = Tx::new(transaction.client(), statements);
         let rows = tx.query(SQL, &[&handler.name(), &AT_ONCE]).await;
-        tx.forget_statements();
+        tx.ends(&rows);
         // Rows hold on to their statement: they go before the transaction does.
         let ids = rows.map_err(Error::Lost)?.iter().map(|row| row.get(0)).collect();
         transaction.commit().await.map_err(Error::Lost)?;
@@ -94,9 +96,9 @@ impl<H: Handler> Consumer<H> {
             set replay_requested_at = null, replays = replays + 1, reason = $2 where id = $1";
         let (_, session) = self.at_work().await?;
         let (transaction, statements) = session.begin().await?;
-        let mut tx = Tx::new(&transaction, statements);
+        let mut tx = Tx::new(transaction.client(), statements);
         let updated = tx.execute(SQL, &[&id, &reason.replace('\0', "\u{fffd}")]).await;
-        tx.forget_statements();
+        tx.ends(&updated);
         updated.map_err(Error::Lost)?;
         transaction.commit().await.map_err(Error::Lost)
     }
@@ -121,10 +123,10 @@ async fn replay<H: Handler>(
 ) -> Result<Option<Verdict>, Undone> {
     let performs = session.performs();
     let (transaction, statements) = session.begin().await.map_err(Undone::NotBegun)?;
-    let mut tx = Tx::new(&transaction, statements);
+    let mut tx = Tx::new(transaction.client(), statements);
     tx.performs = performs;
     let worked = work(&mut tx, handler, id).await;
-    tx.forget_statements();
+    tx.ends(&worked);
     match worked {
         Ok(verdict) => {
             transaction.commit().await?;
@@ -164,12 +166,13 @@ async fn work<H: Handler>(
         Some(Verdict::Stale) => return Ok(Some(Verdict::Stale)),
         _ => Verdict::Next,
     };
-    let mut moves = Moves::new(name, &before, &after);
+    let mut moves = Moves::new(name, &before, &after, tx.has_begun());
     let mut steps = moves.take_steps();
-    steps.push(inbox::record(name, &[(event, None)]));
+    steps.push(inbox::record(name, &[(event, None)], tx.has_begun()));
     if !moves.are_done(&mut tx.together(&steps).await?.into_iter()) {
         return Err(Undone::Overtaken);
     }
     handle(tx, handler, Item { event, record: &record }).await?;
+    awaited::notify(tx, name, &[event]).await?;
     Ok(Some(verdict))
 }

@@ -4,8 +4,7 @@
 //! elsewhere a provider of the SDK's default chain is handed to [`claim_checks`].
 
 use crate::claim_check::ClaimChecks;
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
-use aws_credential_types::{Credentials, provider::error::CredentialsError};
+use crate::credentials::{self, variable};
 use std::sync::Arc;
 
 pub use ::s3::{Place, Store};
@@ -45,29 +44,6 @@ pub fn claim_checks(store: Store, bucket: &str, most: usize) -> ClaimChecks {
 pub fn from_environment(bucket: &str, most: usize) -> ClaimChecks {
     let place = Place::new(variable("AWS_REGION").unwrap_or_default())
         .at(variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL")));
-    let store = Store::new(place, SharedCredentialsProvider::new(Environment), PRODUCT);
+    let store = Store::new(place, credentials::of_environment(), PRODUCT);
     claim_checks(store, bucket, most)
-}
-
-#[derive(Debug)]
-struct Environment;
-
-impl ProvideCredentials for Environment {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        let (id, secret) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"));
-        let (Some(id), Some(secret)) = (id, secret) else {
-            let missing = "expected AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
-            return future::ProvideCredentials::ready(Err(CredentialsError::not_loaded(missing)));
-        };
-        let token = variable("AWS_SESSION_TOKEN");
-        let found = Credentials::new(id, secret, token, None, "environment");
-        future::ProvideCredentials::ready(Ok(found))
-    }
-}
-
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }

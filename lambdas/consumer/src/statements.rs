@@ -5,7 +5,7 @@ use futures_util::future::try_join_all;
 use std::collections::HashMap;
 use std::fmt;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Row, Statement, Transaction};
+use tokio_postgres::{Client, Row, Statement};
 
 /// A handler that writes values into its SQL makes a new text each time; past
 /// this many, statements are no longer kept, so such a handler is slow rather
@@ -16,6 +16,8 @@ const KEPT: usize = 256;
 #[derive(Default)]
 pub(crate) struct Statements {
     prepared: HashMap<Box<str>, Statement>,
+    /// Whether each transaction may have another server connection, which knows none of them.
+    pooled: bool,
 }
 
 /// A statement with its parameters, to go with others in one round trip.
@@ -46,15 +48,19 @@ impl fmt::Debug for Step<'_> {
 }
 
 impl Statements {
+    pub(crate) fn new(pooled: bool) -> Self {
+        Self { pooled, ..Self::default() }
+    }
+
     pub(crate) async fn get(
         &mut self,
-        transaction: &Transaction<'_>,
+        client: &Client,
         sql: &str,
     ) -> Result<Statement, tokio_postgres::Error> {
         if let Some(statement) = self.prepared.get(sql) {
             return Ok(statement.clone());
         }
-        let statement = transaction.prepare(sql).await?;
+        let statement = client.prepare(sql).await?;
         self.keep(sql, &statement);
         Ok(statement)
     }
@@ -62,7 +68,7 @@ impl Statements {
     /// Each of them; those that were not there are prepared in one round trip.
     async fn get_all(
         &mut self,
-        transaction: &Transaction<'_>,
+        client: &Client,
         steps: &[Step<'_>],
     ) -> Result<Vec<Statement>, tokio_postgres::Error> {
         let kept = |step: &Step<'_>| self.prepared.get(step.sql).cloned();
@@ -70,7 +76,7 @@ impl Statements {
         let wanted = steps.iter().zip(kept).map(|(step, kept)| async move {
             match kept {
                 Some(statement) => Ok(statement),
-                None => transaction.prepare(step.sql).await,
+                None => client.prepare(step.sql).await,
             }
         });
         let statements = try_join_all(wanted).await?;
@@ -83,12 +89,12 @@ impl Statements {
     /// Runs all of them in one round trip, in their order; returns the rows of each.
     pub(crate) async fn run_all(
         &mut self,
-        transaction: &Transaction<'_>,
+        client: &Client,
         steps: &[Step<'_>],
     ) -> Result<Vec<Vec<Row>>, tokio_postgres::Error> {
-        let statements = self.get_all(transaction, steps).await?;
+        let statements = self.get_all(client, steps).await?;
         let runs = steps.iter().zip(&statements).map(|(step, statement)| async move {
-            let rows = transaction.query_raw(statement, step.parameters()).await?;
+            let rows = client.query_raw(statement, step.parameters()).await?;
             rows.try_collect().await
         });
         // Each future sends its statement when it is polled first, and they are polled in order.
@@ -98,6 +104,14 @@ impl Statements {
     fn keep(&mut self, sql: &str, statement: &Statement) {
         if self.prepared.len() < KEPT && !self.prepared.contains_key(sql) {
             self.prepared.insert(sql.into(), statement.clone());
+        }
+    }
+
+    /// Forgets them where the next transaction may not find them: behind a pooler they are closed
+    /// while the server connection is still ours. So too after an error, which may be one of theirs.
+    pub(crate) fn transaction_ends(&mut self, well: bool) {
+        if self.pooled || !well {
+            self.clear();
         }
     }
 

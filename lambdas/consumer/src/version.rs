@@ -7,6 +7,7 @@
 
 use crate::handler::{Mode, Tx};
 use crate::statements::Step;
+use crate::undone::Undone;
 use envelope::{Event, Position};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use tokio_postgres::Row;
@@ -93,6 +94,27 @@ pub(crate) fn plan<'a>(
     candidates.iter().map(&mut judge).collect()
 }
 
+/// The progress that makes each candidate the next of its aggregate, where there can be one and
+/// it is worth a try: the last write wins over a version that nobody knows.
+pub(crate) fn assume(candidates: &[Candidate<'_>], mode: Mode) -> Option<Progress> {
+    if mode == Mode::Latest {
+        return None;
+    }
+    let mut first: BTreeMap<Key, i64> = BTreeMap::new();
+    for candidate in candidates {
+        if let Some(mark) = guarded(candidate.event, mode) {
+            first.entry(key(candidate.event)).or_insert(mark.version);
+        }
+    }
+    let before: Progress = first
+        .into_iter()
+        .filter(|(_, version)| *version > 1)
+        .map(|(key, version)| (key, Mark { version: version - 1, position: Position::default() }))
+        .collect();
+    let verdicts = plan(candidates, &mut before.clone(), mode);
+    verdicts.iter().all(|verdict| *verdict == Verdict::Next).then_some(before)
+}
+
 /// Moves an aggregate's mark to an event that has had its effect.
 pub(crate) fn applied(progress: &mut Progress, candidate: &Candidate<'_>, mode: Mode) {
     if let Some(mark) = guarded(candidate.event, mode) {
@@ -158,7 +180,7 @@ pub(crate) async fn lock(
     projection: &str,
     candidates: &[Candidate<'_>],
     mode: Mode,
-) -> Result<Progress, tokio_postgres::Error> {
+) -> Result<Progress, Undone> {
     let keys: BTreeSet<Key> = candidates
         .iter()
         .filter(|candidate| guarded(candidate.event, mode).is_some())
@@ -168,11 +190,10 @@ pub(crate) async fn lock(
         return Ok(Progress::new());
     }
     let (types, ids): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
-    let rows = tx
-        .query(
-            // A row at a time by its key: a plan made while the table was small would go on to
-            // read all of it when it has grown.
-            "select wanted.aggregate_type, wanted.aggregate_id, p.version, p.position
+    let step = Step::new(
+        // A row at a time by its key: a plan made while the table was small would go on to
+        // read all of it when it has grown.
+        "select wanted.aggregate_type, wanted.aggregate_id, p.version, p.position
              from unnest($2::text[], $3::text[]) as wanted (aggregate_type, aggregate_id)
              cross join lateral (
                select version, position from relay.progress
@@ -181,9 +202,11 @@ pub(crate) async fn lock(
                  and aggregate_id = wanted.aggregate_id
                for update
              ) as p",
-            &[&projection, &types, &ids],
-        )
-        .await?;
+    )
+    .with(projection)
+    .with(types)
+    .with(ids);
+    let rows = tx.together(&[step]).await?.pop().unwrap_or_default();
     let mark = |row: &Row| Mark { version: row.get(2), position: position(row.get(3)) };
     Ok(rows.into_iter().map(|row| ((row.get(0), row.get(1)), mark(&row))).collect())
 }
@@ -204,16 +227,31 @@ pub(crate) struct Moves<'a> {
 }
 
 impl<'a> Moves<'a> {
-    pub(crate) fn new(projection: &'a str, before: &Progress, after: &'a Progress) -> Self {
+    /// `begun` says whether the transaction is known to have begun.
+    pub(crate) fn new(
+        projection: &'a str,
+        before: &Progress,
+        after: &'a Progress,
+        begun: bool,
+    ) -> Self {
         let moved = |(key, mark): &(&Key, &Mark)| before.get(*key) != Some(*mark);
         let (known, new): (Vec<_>, Vec<_>) =
             after.iter().filter(moved).partition(|(key, _)| before.contains_key(*key));
         // Not an update: that would be joined with the arrays, by a plan that may read the whole table.
         let update = "insert into relay.progress
                (projection, aggregate_type, aggregate_id, version, position)
-             select $1, aggregate_type, aggregate_id, version, position
-             from unnest($2::text[], $3::text[], $4::bigint[], $5::text[])
-               as moved (aggregate_type, aggregate_id, version, position)
+             select $1, moved.aggregate_type, moved.aggregate_id, moved.version, moved.position
+             from unnest($2::text[], $3::text[], $4::bigint[], $5::text[], $7::bigint[])
+               as moved (aggregate_type, aggregate_id, version, position, was)
+             cross join lateral (
+               select from relay.progress
+               where projection = $1
+                 and aggregate_type = moved.aggregate_type
+                 and aggregate_id = moved.aggregate_id
+                 and version = moved.was
+               for update
+             ) as p
+             where $6::boolean or current_setting('transaction_deferrable')::boolean
              on conflict (projection, aggregate_type, aggregate_id)
                do update set version = excluded.version, position = excluded.position
              returning 1";
@@ -222,15 +260,20 @@ impl<'a> Moves<'a> {
              select $1, aggregate_type, aggregate_id, version, position
              from unnest($2::text[], $3::text[], $4::bigint[], $5::text[])
                as moved (aggregate_type, aggregate_id, version, position)
+             where $6::boolean or current_setting('transaction_deferrable')::boolean
              order by 2, 3
              on conflict do nothing
              returning 1";
         let mut moves = Self { steps: Vec::new(), counts: Vec::new() };
-        for (sql, entries) in [(update, known), (insert, new)] {
-            if !entries.is_empty() {
-                moves.counts.push(entries.len());
-                moves.steps.push(step(sql, projection, &entries));
-            }
+        if !known.is_empty() {
+            let was = |(key, _): &(&Key, &Mark)| before.get(*key).map(|mark| mark.version);
+            let was: Vec<Option<i64>> = known.iter().map(was).collect();
+            moves.counts.push(known.len());
+            moves.steps.push(step(update, projection, &known, begun).with(was));
+        }
+        if !new.is_empty() {
+            moves.counts.push(new.len());
+            moves.steps.push(step(insert, projection, &new, begun));
         }
         moves
     }
@@ -254,19 +297,25 @@ pub(crate) async fn advance(
     projection: &str,
     before: &Progress,
     after: &Progress,
-) -> Result<bool, tokio_postgres::Error> {
-    let mut moves = Moves::new(projection, before, after);
+) -> Result<bool, Undone> {
+    let mut moves = Moves::new(projection, before, after, tx.has_begun());
     let steps = moves.take_steps();
     Ok(steps.is_empty() || moves.are_done(&mut tx.together(&steps).await?.into_iter()))
 }
 
-fn step<'a>(sql: &'static str, projection: &'a str, moved: &[(&'a Key, &'a Mark)]) -> Step<'a> {
+fn step<'a>(
+    sql: &'static str,
+    projection: &'a str,
+    moved: &[(&'a Key, &'a Mark)],
+    begun: bool,
+) -> Step<'a> {
     Step::new(sql)
         .with(projection)
         .with(moved.iter().map(|((kind, _), _)| kind.as_str()).collect::<Vec<_>>())
         .with(moved.iter().map(|((_, id), _)| id.as_str()).collect::<Vec<_>>())
         .with(moved.iter().map(|(_, mark)| mark.version).collect::<Vec<_>>())
         .with(moved.iter().map(|(_, mark)| written(**mark)).collect::<Vec<_>>())
+        .with(begun)
 }
 
 fn written(mark: Mark) -> String {

@@ -3,6 +3,7 @@
 use crate::support::{ReadModel, deliver, sent};
 use consumer::Outcome::Applied;
 use consumer::{Consumer, Error, Mode};
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_connection_killed_in_the_middle_of_a_batch_is_made_anew() {
@@ -58,4 +59,24 @@ async fn a_read_model_without_the_tables_says_what_to_run() {
     let mut consumer = Consumer::new(crate::support::Recorder::default(), &dsn);
     let error = consumer.deliver(vec![sent("a", 1).record()]).await.unwrap_err();
     assert!(error.to_string().contains("relay init --read-model"), "{error}");
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_dropped_in_the_middle_leaves_nothing_behind() {
+    let read_model = ReadModel::start().await;
+    let mut consumer = read_model.consumer(Mode::Versioned);
+    let asleep = async {
+        let sql = "select from pg_stat_activity where wait_event = 'PgSleep'";
+        while read_model.client.query(sql, &[]).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        report = consumer.deliver(vec![sent("a", 1).kind("slow").record()]) => {
+            panic!("expected a handler that sleeps, found {report:?}")
+        }
+        () = asleep => {}
+    }
+    assert_eq!(deliver(&mut consumer, &[sent("a", 1)]).await, [Applied]);
+    assert_eq!(read_model.effects().await["a"], [1]);
 }

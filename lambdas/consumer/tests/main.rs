@@ -12,10 +12,13 @@ mod convergence;
 mod deadline;
 mod delivery;
 mod direct;
+mod effects;
 mod emit;
 mod latest;
 mod manual;
 mod observed;
+#[cfg(feature = "otel")]
+mod otlp;
 mod plans;
 mod poison;
 mod pooler;
@@ -25,4 +28,6 @@ mod replay;
 mod support;
 #[cfg(feature = "testing")]
 mod testing;
+#[cfg(feature = "otel")]
+mod traces;
 mod upkeep;

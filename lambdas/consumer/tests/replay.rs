@@ -2,7 +2,7 @@
 
 use crate::support::{ReadModel, deliver, sent};
 use consumer::Outcome::{Applied, Gap, Parked};
-use consumer::{Mode, Replayed};
+use consumer::{Consumer, Event, Handler, HandlerError, Mode, Replayed, Tx};
 
 const ASK: &str = "select relay.replay_parked(array(select id from relay.parked))";
 
@@ -61,4 +61,42 @@ async fn an_event_that_was_parked_behind_a_gap_takes_its_place_once_the_gap_is_f
     let mut patient = read_model.consumer(Mode::Versioned);
     assert_eq!(deliver(&mut patient, &[sent("a", 3), sent("a", 5)]).await, [Applied, Gap]);
     assert_eq!(read_model.effects().await["a"], [1, 2, 3]);
+}
+
+/// Notes how many statements its connection has prepared that say so: this one, and the one that
+/// compares duplicates.
+struct Counter;
+
+impl Handler for Counter {
+    fn name(&self) -> &'static str {
+        "counter"
+    }
+
+    async fn handle(&self, _: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
+        let sql = "insert into effects (version) select count(*) from pg_prepared_statements
+            where statement ~ 'as repeated'";
+        Ok(tx.execute(sql, &[]).await.map(drop)?)
+    }
+}
+
+#[tokio::test]
+async fn to_look_for_replays_keeps_what_was_prepared_unless_a_pooler_stands_between() {
+    let read_model = ReadModel::start().await;
+    for (pooled, kept) in [(false, 2), (true, 1)] {
+        read_model.client.batch_execute("truncate effects").await.unwrap();
+        let mut consumer = Consumer::new(Counter, &read_model.dsn());
+        if pooled {
+            consumer = consumer.through_a_pool();
+        }
+        let name = |n: u8| format!("{pooled}-{n}");
+        assert_eq!(deliver(&mut consumer, &[sent(&name(1), 1)]).await, [Applied]);
+        consumer.deliver(Vec::new()).await.unwrap();
+        let again = [sent(&name(1), 1), sent(&name(2), 1)];
+        deliver(&mut consumer, &again).await;
+        consumer.deliver(Vec::new()).await.unwrap();
+        assert_eq!(deliver(&mut consumer, &[sent(&name(3), 1)]).await, [Applied]);
+        let sql = "select version from effects order by place desc limit 1";
+        let prepared: i64 = read_model.client.query_one(sql, &[]).await.unwrap().get(0);
+        assert_eq!(prepared, kept, "pooled: {pooled}");
+    }
 }

@@ -7,7 +7,7 @@ use customer_orders::handler;
 
 #[tokio::main]
 async fn main() -> Result<(), Misconfigured> {
-    host::start_logging();
-    let read_model = host::read_model()?;
-    poll::work(|| Consumer::new(handler(), &read_model)).await
+    let traces = host::start_logging();
+    let read_model = poll::login(host::read_model()?).await?;
+    poll::work(|| Consumer::new(handler(), &read_model).with_traces(&traces)).await
 }

@@ -6,7 +6,8 @@ use notifier::Settings;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda::Error> {
-    host::start_logging();
+    let traces = host::start_logging();
     let settings = Settings::read(|name| std::env::var(name).ok())?;
-    lambda::serve(settings.consumer(&host::read_model()?)).await
+    let read_model = lambda::login(host::read_model()?)?;
+    lambda::serve(settings.consumer(&read_model).with_traces(&traces)).await
 }

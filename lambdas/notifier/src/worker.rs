@@ -6,8 +6,8 @@ use notifier::Settings;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    host::start_logging();
+    let traces = host::start_logging();
     let settings = Settings::read(|name| std::env::var(name).ok())?;
-    let read_model = host::read_model()?;
-    Ok(poll::work(|| settings.consumer(&read_model)).await?)
+    let read_model = poll::login(host::read_model()?).await?;
+    Ok(poll::work(|| settings.consumer(&read_model).with_traces(&traces)).await?)
 }

@@ -7,7 +7,7 @@ use order_summary::OrderSummary;
 
 #[tokio::main]
 async fn main() -> Result<(), Misconfigured> {
-    host::start_logging();
-    let read_model = host::read_model()?;
-    poll::work(|| Consumer::new(OrderSummary, &read_model)).await
+    let traces = host::start_logging();
+    let read_model = poll::login(host::read_model()?).await?;
+    poll::work(|| Consumer::new(OrderSummary, &read_model).with_traces(&traces)).await
 }

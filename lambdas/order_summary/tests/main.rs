@@ -6,6 +6,9 @@
     reason = "a test fails by a panic"
 )]
 
+#[cfg(feature = "otel")]
+#[path = "../../consumer/tests/otlp.rs"]
+mod otlp;
 mod projection;
 mod runtime_api;
 mod support;

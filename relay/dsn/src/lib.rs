@@ -12,6 +12,8 @@ mod attempt;
 mod connect;
 mod endpoint;
 mod error;
+#[cfg(feature = "iam")]
+pub mod iam;
 mod parse;
 mod password;
 mod settings;

@@ -1,9 +1,11 @@
 //! The Lambda function `__name__`: deployed as `bootstrap`, behind an SQS queue. `READ_MODEL_URL`.
 
+use consumer::Consumer;
 use consumer::host::{self, lambda};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda::Error> {
-    host::start_logging();
-    lambda::run(__name__::handler(), &host::read_model()?).await
+    let traces = host::start_logging();
+    let read_model = lambda::login(host::read_model()?)?;
+    lambda::serve(Consumer::new(__name__::handler(), &read_model).with_traces(&traces)).await
 }

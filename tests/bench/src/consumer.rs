@@ -15,11 +15,11 @@ use uuid::Uuid;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// How often each line is measured, in turns; the medians are printed.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 20)]
     turns: usize,
-    /// How long each measurement lasts.
-    #[arg(long, default_value_t = 0.5)]
-    seconds: f64,
+    /// How many events each line gets in each turn.
+    #[arg(long, default_value_t = 1000)]
+    events: usize,
     /// How often the function is started; the median is printed.
     #[arg(long, default_value_t = 20)]
     starts: usize,
@@ -30,13 +30,19 @@ pub(crate) struct Options {
 
 const BATCHES: [usize; 3] = [1, 10, 100];
 
-/// How many orders the events are about.
-const ORDERS: usize = 1000;
+/// How many events each order has, one in each round through the orders of a turn.
+const VERSIONS: usize = 5;
 
-/// Events a second, one of each turn.
+/// Deliveries before the first turn, not counted: the server has made its plans for good after
+/// five runs of a statement.
+const WARM_UP: usize = 10;
+
+/// One way with one size of batch, connected as a warm function is, and what it reached.
 struct Line {
     batch: usize,
     way: Way,
+    projection: Projection,
+    /// Events a second, one of each turn.
     rates: Vec<f64>,
 }
 
@@ -49,20 +55,9 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     migrate(&mut client, Side::ReadModel).await.context("make the inbox")?;
     client.batch_execute(TABLES).await?;
     let version: String = client.query_one("show server_version", &[]).await?.get(0);
-    println!("PostgreSQL {version}, {ORDERS} orders, {} turns", options.turns);
+    println!("PostgreSQL {version}, {} turns of {} events", options.turns, options.events);
 
-    let mut lines = Vec::new();
-    for batch in BATCHES {
-        lines.extend(Way::ALL.map(|way| Line { batch, way, rates: Vec::new() }));
-    }
-    let period = Duration::from_secs_f64(options.seconds);
-    let mut events = Events::default();
-    for _ in 0..options.turns {
-        for line in &mut lines {
-            let rate = rate(line, period, &mut events, &postgres, &database).await;
-            line.rates.push(rate.with_context(|| format!("{:?}", line.way))?);
-        }
-    }
+    let lines = measure(&options, &postgres, &database).await?;
     let start = cold_start::measure(&options.function, options.starts, &postgres).await?;
     print(&lines);
     println!(
@@ -72,46 +67,66 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let zip = cold_start::zipped(&options.function)?;
     println!(
         "\nconsumer: batch 10 at {} of hand-written, {} times one-by-one; cold start {:.0} ms; zip {zip:.1} MB",
-        or_dash(ratio(&lines, 10, Way::ByHand)),
-        or_dash(ratio(&lines, 10, Way::OneByOne)),
+        or_dash(versioned(&lines, 10, Way::ByHand)),
+        or_dash(versioned(&lines, 10, Way::OneByOne)),
         start.median,
     );
     Ok(())
 }
 
-/// Delivers for so long, after a first delivery that is not counted.
-async fn rate(
-    line: &Line,
-    period: Duration,
-    events: &mut Events,
-    postgres: &Postgres,
-    database: &str,
-) -> Result<f64> {
-    let mut projection = Projection::start(line.way, postgres, database).await?;
-    events.of_new_orders();
-    projection.deliver(events.take(line.batch)).await?;
-    let (mut spent, mut delivered) = (Duration::ZERO, 0_u32);
-    while spent < period {
-        let messages = events.take(line.batch);
-        let began = Instant::now();
-        projection.deliver(messages).await?;
-        spent += began.elapsed();
-        delivered += u32::try_from(line.batch)?;
+/// Each line in turns, there and back, so that a machine that grows slower or faster meanwhile
+/// does so for all of them.
+async fn measure(options: &Options, postgres: &Postgres, database: &str) -> Result<Vec<Line>> {
+    let mut events = Events::default();
+    let mut lines = Vec::new();
+    for batch in BATCHES {
+        for way in Way::ALL {
+            let projection = Projection::start(way, postgres, database).await?;
+            let mut line = Line { batch, way, projection, rates: Vec::new() };
+            deliver(&mut line, batch * WARM_UP, &mut events).await?;
+            lines.push(line);
+        }
     }
-    Ok(f64::from(delivered) / spent.as_secs_f64())
+    for turn in 0..options.turns {
+        let there = turn % 2 == 0;
+        for at in 0..lines.len() {
+            let at = if there { at } else { lines.len() - 1 - at };
+            let Some(line) = lines.get_mut(at) else { continue };
+            let spent = deliver(line, options.events, &mut events).await;
+            let spent = spent.with_context(|| format!("{:?}", line.way))?;
+            #[expect(clippy::cast_precision_loss, reason = "a figure to print")]
+            line.rates.push(options.events as f64 / spent.as_secs_f64());
+        }
+    }
+    Ok(lines)
+}
+
+/// Delivers so many events of new orders, and says how long that took.
+async fn deliver(line: &mut Line, count: usize, events: &mut Events) -> Result<Duration> {
+    events.of_new_orders(count.div_ceil(VERSIONS));
+    let mut spent = Duration::ZERO;
+    let mut left = count;
+    while left > 0 {
+        let messages = events.take(line.batch.min(left));
+        left -= messages.len();
+        let began = Instant::now();
+        line.projection.deliver(messages).await?;
+        spent += began.elapsed();
+    }
+    Ok(spent)
 }
 
 /// Events of orders in turn, each order's versions from 1.
 #[derive(Default)]
 struct Events {
-    orders: u32,
+    turn: u32,
+    orders: usize,
     made: usize,
 }
 
 impl Events {
-    fn of_new_orders(&mut self) {
-        self.orders += 1;
-        self.made = 0;
+    fn of_new_orders(&mut self, orders: usize) {
+        *self = Self { turn: self.turn + 1, orders, made: 0 };
     }
 
     fn take(&mut self, count: usize) -> Vec<Message> {
@@ -119,12 +134,12 @@ impl Events {
     }
 
     fn next(&mut self) -> Message {
-        let (order, version) = (self.made % ORDERS, self.made / ORDERS + 1);
+        let (order, version) = (self.made % self.orders, self.made / self.orders + 1);
         self.made += 1;
         let id = Uuid::now_v7().to_string();
         let body = format!(
             r#"{{"event_id":"{id}","event_type":"order.changed","event_version":"1.0","timestamp":"2026-01-15T10:30:00.000Z","source":"bench","aggregate_type":"order","aggregate_id":"order-{}-{order}","aggregate_version":{version},"correlation_id":"{id}","causation_id":null,"data":{{"status":"paid","total":{},"note":"{}"}},"metadata":{{"user_id":"u-4711"}},"position":null}}"#,
-            self.orders,
+            self.turn,
             version * 100,
             "a note on the order ".repeat(12),
         );
@@ -132,12 +147,17 @@ impl Events {
     }
 }
 
-fn ratio(lines: &[Line], batch: usize, to: Way) -> Option<f64> {
-    let rate = |way| {
-        let line = lines.iter().find(|line| line.batch == batch && line.way == way)?;
-        median(line.rates.iter().copied())
-    };
-    Some(rate(Way::Consumer(Mode::Versioned))? / rate(to)?)
+fn find(lines: &[Line], batch: usize, way: Way) -> Option<&Line> {
+    lines.iter().find(|line| line.batch == batch && line.way == way)
+}
+
+/// How much faster one is than the other: the median of their turns, each against its neighbour.
+fn ratio(line: &Line, to: &Line) -> Option<f64> {
+    median(line.rates.iter().zip(&to.rates).map(|(own, other)| own / other))
+}
+
+fn versioned(lines: &[Line], batch: usize, to: Way) -> Option<f64> {
+    ratio(find(lines, batch, Way::Consumer(Mode::Versioned))?, find(lines, batch, to)?)
 }
 
 fn or_dash(ratio: Option<f64>) -> String {
@@ -148,17 +168,12 @@ fn print(lines: &[Line]) {
     println!("\n| batch | way | events/s | of hand-written | times one-by-one |");
     println!("|--:|---|--:|--:|--:|");
     for line in lines {
-        let rate = |way: Way| {
-            let same = lines.iter().find(|other| other.batch == line.batch && other.way == way)?;
-            median(same.rates.iter().copied())
-        };
-        let own = rate(line.way);
-        let of = |way| or_dash(own.zip(rate(way)).map(|(own, other)| own / other));
+        let of = |way| or_dash(find(lines, line.batch, way).and_then(|to| ratio(line, to)));
         println!(
             "| {} | {} | {:.0} | {} | {} |",
             line.batch,
             title(line.way),
-            own.unwrap_or_default(),
+            median(line.rates.iter().copied()).unwrap_or_default(),
             of(Way::ByHand),
             of(Way::OneByOne)
         );

@@ -59,6 +59,9 @@ const LATENCIES: [u32; 4] = [0, 5, 15, 50];
 /// The pace of the latency, where the drain is at least twice as fast.
 const PACE: u32 = 5000;
 
+/// The second in which the relay finds out how many requests at once are of use; not counted.
+const START: u32 = 1;
+
 /// How many seconds Java is given to compile what it runs often, before its latency counts.
 const WARM_UP: u32 = 12;
 
@@ -208,7 +211,8 @@ async fn with_keys(
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]
             let pace = PACE.min((line.rate / 2.0) as u32).max(1);
             let reader = Reader::Relay(to, options.limits);
-            let latency = latency::at(source, case.keys, pace, options.seconds, 0, reader).await?;
+            let latency =
+                latency::at(source, case.keys, pace, options.seconds, START, reader).await?;
             line.peak = line.peak.max(latency.peak);
             line.latency = Some(latency);
         }

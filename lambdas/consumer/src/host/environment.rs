@@ -4,6 +4,7 @@
 //! empty variable counts as none, as templates leave them.
 
 use crate::error::chain;
+use crate::login::LoginError;
 use dsn::Dsn;
 use std::fmt;
 
@@ -22,6 +23,9 @@ pub enum Misconfigured {
     /// The connection string of the read model is none, or asks for what is refused.
     #[error("READ_MODEL_URL cannot be used")]
     ReadModel(#[source] dsn::Error),
+    /// The read model cannot be logged in to as `READ_MODEL_LOGIN` says.
+    #[error("READ_MODEL_LOGIN cannot be used")]
+    Login(#[from] LoginError),
     /// A number was expected.
     #[error("expected {name} to be a number, found {found:?}")]
     NoNumber {
@@ -54,6 +58,12 @@ fn read_model_of(variable: impl Fn(&str) -> Option<String>) -> Result<Dsn, Misco
     needed(variable, "READ_MODEL_URL", "the connection string of the read model")?
         .parse()
         .map_err(Misconfigured::ReadModel)
+}
+
+/// The bucket of the claim checks: `RELAY_CLAIM_CHECK_BUCKET`.
+#[cfg(all(feature = "lambda", feature = "s3"))]
+pub(super) fn claim_check_bucket() -> Option<String> {
+    set(variable, "RELAY_CLAIM_CHECK_BUCKET")
 }
 
 /// A queue and how many deliveries of it are worked at a time.

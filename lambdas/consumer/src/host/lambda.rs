@@ -7,6 +7,7 @@ use crate::batch::Report;
 use crate::consumer::Consumer;
 use crate::error::{self, chain};
 use crate::handler::Handler;
+use crate::login::{Login, LoginError};
 use crate::record::Record;
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsMessage};
 use dsn::Dsn;
@@ -20,6 +21,13 @@ pub use lambda_runtime::Error;
 
 /// The end of an invocation that is left for the answer; a fifth of a short one.
 const FOR_THE_ANSWER: Duration = Duration::from_secs(1);
+
+/// The most bytes of an object: what the relay puts there unless it is told otherwise.
+#[cfg(feature = "s3")]
+const LARGEST_OBJECT: usize = 16 << 20;
+
+/// How long spans may take to be sent at most: a receiver that hangs costs each invocation so much.
+const FOR_TRACES: Duration = Duration::from_secs(2);
 
 /// What Lambda hands in. Looser than `SqsEvent`: without records it is an empty batch.
 #[derive(Debug, Default, Deserialize)]
@@ -46,7 +54,9 @@ pub async fn run<H: Handler>(handler: H, read_model: &Dsn) -> Result<(), Error> 
 /// The same with a consumer that was put together before.
 ///
 /// It writes metrics to standard output, where Lambda's log takes them from, unless
-/// `RELAY_METRICS` is `off` or the consumer has another place for them.
+/// `RELAY_METRICS` is `off` or the consumer has another place for them. With the feature `s3` it
+/// redeems the claim checks of the bucket `RELAY_CLAIM_CHECK_BUCKET`, up to 16 MiB each, unless the
+/// consumer has a way of its own.
 ///
 /// # Errors
 /// When the runtime API is not there.
@@ -54,32 +64,63 @@ pub async fn serve<H: Handler>(mut consumer: Consumer<H>) -> Result<(), Error> {
     if !consumer.has_metrics() && wants_metrics(std::env::var(METRICS).ok().as_deref()) {
         consumer = consumer.with_metrics(std::io::stdout());
     }
+    #[cfg(feature = "s3")]
+    if !consumer.has_claim_checks()
+        && let Some(bucket) = super::environment::claim_check_bucket()
+    {
+        let claim_checks = crate::s3::from_environment(&bucket, LARGEST_OBJECT);
+        consumer = consumer.with_claim_checks(claim_checks);
+    }
     // Before the first invocation: Lambda gives the start more processor time.
     if let Err(error) = consumer.connect().await {
         tracing::warn!(error = chain(&error), "not connected yet; the first delivery tries again");
     }
     let consumer = Mutex::new(consumer);
     let function = |invocation: LambdaEvent<Invocation>| {
-        let deadline = deadline(invocation.context.deadline());
-        invoke(&consumer, invocation.payload, deadline)
+        invoke(&consumer, invocation.payload, invocation.context.deadline())
     };
     lambda_runtime::run(service_fn(function)).await
 }
 
+/// The read model with the login that `READ_MODEL_LOGIN` says: `password` (what it is where it is
+/// not set), or `aws-iam`, a token that is signed for each connection with the function's own
+/// credentials and region. For the latter the crate's feature `iam` is needed.
+///
+/// # Errors
+/// When it is no such login, or a token would go over a connection without TLS.
+pub fn login(read_model: Dsn) -> Result<Dsn, LoginError> {
+    match Login::of_environment()? {
+        Login::Password => Ok(read_model),
+        #[cfg(feature = "iam")]
+        Login::AwsIam => {
+            use crate::credentials::{of_environment, variable};
+            crate::login::with_tokens(read_model, variable("AWS_REGION"), Some(of_environment()))
+        }
+    }
+}
+
 /// When work must end, for the answer to be given in time.
 fn deadline(invocation_ends: SystemTime) -> Instant {
-    let left = invocation_ends.duration_since(SystemTime::now()).unwrap_or_default();
+    let left = left(invocation_ends);
     Instant::now() + left - (left / 5).min(FOR_THE_ANSWER)
+}
+
+fn left(invocation_ends: SystemTime) -> Duration {
+    invocation_ends.duration_since(SystemTime::now()).unwrap_or_default()
 }
 
 async fn invoke<H: Handler>(
     consumer: &Mutex<Consumer<H>>,
     invocation: Invocation,
-    deadline: Instant,
+    ends: SystemTime,
 ) -> Result<SqsBatchResponse, Diagnostic> {
     let messages = invocation.records.unwrap_or_default();
     let records = messages.into_iter().map(record).collect();
-    let result = consumer.lock().await.deliver_until(records, Some(deadline)).await;
+    let mut consumer = consumer.lock().await;
+    let result = consumer.deliver_until(records, Some(deadline(ends))).await;
+    // Before the answer: what is open after it waits, frozen, for the next invocation.
+    consumer.flush_traces((left(ends) / 2).min(FOR_TRACES)).await;
+    drop(consumer);
     result.and_then(|report| respond(&report)).map_err(|error| {
         tracing::error!(error = chain(&error), "the whole batch goes back to the queue");
         Diagnostic { error_type: error.kind().to_owned(), error_message: chain(&error) }

@@ -13,8 +13,9 @@ use crate::consumer::Consumer;
 use crate::error::chain;
 use crate::handler::Handler;
 use crate::host::environment::{Misconfigured, queue};
+use crate::login::{Login, LoginError};
 use crate::record::Record;
-use aws_config::BehaviorVersion;
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName};
@@ -36,6 +37,9 @@ const LONGEST_DELAY: i32 = 43_200;
 
 /// The longest pause after an error.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long spans may take to be sent, after the messages were seen to.
+const FOR_TRACES: Duration = Duration::from_secs(5);
 
 /// What stands before each error of reading the queue.
 const QUEUE_UNKNOWN: &str = "the queue cannot be read";
@@ -73,11 +77,32 @@ impl From<usize> for Polling {
 /// A client of SQS; region, credentials and endpoint come from the environment,
 /// as in every AWS tool.
 pub async fn client() -> Client {
+    Client::new(&config().await)
+}
+
+async fn config() -> SdkConfig {
     let http = aws_smithy_http_client::Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
         .build_https();
-    let config = aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await;
-    Client::new(&config)
+    aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await
+}
+
+/// The read model with the login that `READ_MODEL_LOGIN` says: `password` (what it is where it is
+/// not set), or `aws-iam`, a token that is signed for each connection with the credentials and the
+/// region of the SDK's default chain.
+///
+/// # Errors
+/// When it is no such login, there is no region or no source of credentials, or a token would go
+/// over a connection without TLS.
+pub async fn login(read_model: Dsn) -> Result<Dsn, LoginError> {
+    match Login::of_environment()? {
+        Login::Password => Ok(read_model),
+        Login::AwsIam => {
+            let config = config().await;
+            let region = config.region().map(ToString::to_string);
+            crate::login::with_tokens(read_model, region, config.credentials_provider())
+        }
+    }
 }
 
 /// Works the queue that the environment names until the process is told to end (SIGTERM, or
@@ -243,10 +268,12 @@ impl<H: Handler> Worker<'_, H> {
             // The hold ends before the delivery does; its deadline sees to the rest.
             never = async { hold.keep().await; pending().await } => never,
         };
-        let report = report.map_err(|error| chain(&error))?;
-        self.delay(&report, &receipts).await;
-        self.delete(&report, receipts).await;
-        Ok(())
+        if let Ok(report) = &report {
+            self.delay(report, &receipts).await;
+            self.delete(report, receipts).await;
+        }
+        self.consumer.flush_traces(FOR_TRACES).await;
+        report.map(drop).map_err(|error| chain(&error))
     }
 
     /// Has the queue keep back what the handler wants later.

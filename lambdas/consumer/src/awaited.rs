@@ -1,0 +1,36 @@
+//! Those who wait for what a transaction brings about.
+//!
+//! Knows: `relay.awaited`. Must not know: how one waits.
+
+use crate::handler::Tx;
+use crate::statements::Step;
+use crate::undone::Undone;
+use envelope::Event;
+
+/// Notifies, with the commit, those who wait for these events or for their aggregates.
+///
+/// To be asked where [`Recorded`](crate::inbox::Recorded) said that anyone waits. One who began
+/// to wait after that is not notified, and asks again by itself. One who is notified asks too, so
+/// an aggregate that was not moved does no harm.
+pub(crate) async fn notify(
+    tx: &mut Tx<'_>,
+    projection: &str,
+    events: &[&Event],
+) -> Result<(), Undone> {
+    let step = Step::new(
+        "select pg_notify('relay_progress', a.key::text)
+         from (
+           select relay.await_key($1, aggregate_type, aggregate_id) as key
+           from unnest($2::text[], $3::text[]) as moved (aggregate_type, aggregate_id)
+           union
+           select relay.await_key($1, event_id) from unnest($4::uuid[]) as arrived (event_id)
+         ) as brought_about
+         join relay.awaited as a using (key)
+         where a.expires_at > clock_timestamp()",
+    )
+    .with(projection)
+    .with(events.iter().map(|event| event.aggregate_type.as_str()).collect::<Vec<_>>())
+    .with(events.iter().map(|event| event.aggregate_id.as_str()).collect::<Vec<_>>())
+    .with(events.iter().map(|event| event.event_id).collect::<Vec<_>>());
+    tx.together(&[step]).await.map(drop)
+}
