@@ -54,6 +54,7 @@ async fn main() -> anyhow::Result<()> {
     // Before anything can be asked: a signal that comes while connecting must count.
     let stop = server::Stop::on_signals()?;
     let dsn: Dsn = arguments.read_model_url.parse().context("READ_MODEL_URL cannot be used")?;
+    let dsn = if function::is_ours() { consumer::host::lambda::login(dsn)? } else { dsn };
     let read_model = ReadModel::connect(&dsn)
         .await
         .with_context(|| format!("cannot use the read model {dsn}"))?;

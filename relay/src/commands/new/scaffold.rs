@@ -88,7 +88,7 @@ impl Scaffold<'_> {
             let name = kind.pascal();
             if name == own || TAKEN.contains(&name.as_str()) {
                 bail!(
-                    "expected event types and a name that give different Rust names, found {name} twice; leave {} out of --events and add it by hand under another name",
+                    "expected event types and a name that give different Rust names, found {name} twice; choose another name, or leave {} out of --events and add it by hand",
                     kind.as_str()
                 );
             }

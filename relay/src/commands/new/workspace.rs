@@ -38,7 +38,7 @@ impl Workspace {
             let missing: Vec<&str> =
                 PARTS.into_iter().filter(|part| !here.join(part).is_file()).collect();
             bail!(
-                "expected a checkout of Relay, or a fork of it, at {}{}, found none: {} is not there; run it in one, or name one with --dir. For a project of your own see relay/docs/new-projection.md",
+                "expected a checkout of Relay, or a fork of it, at {}{}, found none (without {}); run it in one, or name one with --dir. For a project of your own see relay/docs/new-projection.md",
                 here.display(),
                 if named.is_some() { "" } else { " or above it" },
                 missing.join(", ")
