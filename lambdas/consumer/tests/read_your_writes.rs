@@ -102,7 +102,9 @@ async fn a_notification_wakes_a_wait() {
     };
     let event = read_model.await_event("recorder", id(&first), HOUR);
     let (one, event, ()) =
-        timeout(LONG, async { tokio::join!(version(1), event, deliver_first) }).await.unwrap();
+        timeout(LONG, Box::pin(async { tokio::join!(version(1), event, deliver_first) }))
+            .await
+            .unwrap();
     assert_eq!((one.unwrap(), event.unwrap()), (Waited::Reached, Waited::Reached));
     // What is over is taken back, so that no consumer notifies of it.
     announced(&database, 0).await;
@@ -111,7 +113,7 @@ async fn a_notification_wakes_a_wait() {
         assert_eq!(deliver(&mut consumer, [&second]).await, [Applied]);
     };
     let (two, ()) =
-        timeout(LONG, async { tokio::join!(version(2), deliver_second) }).await.unwrap();
+        timeout(LONG, Box::pin(async { tokio::join!(version(2), deliver_second) })).await.unwrap();
     assert_eq!(two.unwrap(), Waited::Reached);
     announced(&database, 0).await;
 }
@@ -249,7 +251,8 @@ async fn a_wait_outlives_its_connection() {
         announced(&database, 2).await;
         assert_eq!(deliver(&mut consumer, [&sent("a", 1)]).await, [Applied]);
     };
-    let (waited, ()) = timeout(LONG, async { tokio::join!(wait, disturb) }).await.unwrap();
+    let (waited, ()) =
+        timeout(LONG, Box::pin(async { tokio::join!(wait, disturb) })).await.unwrap();
     assert_eq!(waited.unwrap(), Waited::Reached);
 }
 
@@ -336,6 +339,7 @@ async fn a_consumers_role_needs_no_more_than_before_to_notify() {
         assert_eq!(deliver(&mut consumer, [&sent("a", 1)]).await, [Applied]);
     };
     let wait = read_model.await_version("recorder", "thing", "a", 1, HOUR);
-    let (waited, ()) = timeout(LONG, async { tokio::join!(wait, deliver) }).await.unwrap();
+    let (waited, ()) =
+        timeout(LONG, Box::pin(async { tokio::join!(wait, deliver) })).await.unwrap();
     assert_eq!(waited.unwrap(), Waited::Reached);
 }
