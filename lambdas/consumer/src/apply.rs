@@ -12,11 +12,12 @@ use crate::batch::Outcome;
 use crate::database::Session;
 use crate::effect;
 use crate::handler::{Handler, Mode, Tx};
-use crate::inbox::{self, Recorded};
+use crate::inbox;
+use crate::ledger::{Entry, Recorded};
 use crate::record::Record;
 use crate::traces;
 use crate::undone::Undone;
-use crate::version::{self, Candidate, Moves, Progress, Verdict};
+use crate::version::{self, Candidate, Progress, Verdict};
 use envelope::Event;
 use std::collections::HashSet;
 use time::Date;
@@ -65,10 +66,14 @@ pub(crate) async fn apply<H: Handler>(
             Ok(None) => Ok(None),
             Err(undone) => Err(undone),
         };
-        tx.ends(&worked);
+        let worked = match worked {
+            Ok(Some(outcomes)) => tx.commit().await.map(|()| Some(outcomes)),
+            Ok(None) => tx.end(Ok(None)).await,
+            Err(undone) => tx.end(Err(undone)).await,
+        };
         match worked {
             Ok(Some(outcomes)) => {
-                session.commit().await?;
+                session.committed();
                 return Ok(outcomes);
             }
             Ok(None) => session.rollback().await,
@@ -118,7 +123,7 @@ async fn judge<H: Handler>(
     };
     let mut after = before.clone();
     let verdicts = version::plan(&candidates, &mut after, mode);
-    let moves = Moves::new(name, &before, &after, tx.has_begun());
+    let moves = Entry::of_moves(&before, &after);
     match News::read(tx, name, mode, items, &verdicts, moves).await {
         Ok(news) => Ok(Some(Judged { verdicts, before, news })),
         Err(Undone::Overtaken) => Ok(None),
@@ -139,7 +144,7 @@ async fn look(
     let verdicts = version::plan(&candidates, &mut after, mode);
     // Where the last write wins, what turns out to have no effect must make no other stale.
     let planned = if mode == Mode::Latest { &before } else { &after };
-    let moves = Moves::new(name, &before, planned, tx.has_begun());
+    let moves = Entry::of_moves(&before, planned);
     let news = News::read(tx, name, mode, items, &verdicts, moves).await?;
     Ok(Judged { verdicts, before, news })
 }
@@ -213,35 +218,30 @@ struct News {
 }
 
 impl News {
-    /// Records those that versions let through, and compares the others with what is there; the
-    /// moves of the progress go with it, in one round trip.
-    async fn read(
+    /// Records those that versions let through, with the moves of the progress, and compares the
+    /// others with what is there.
+    async fn read<'a>(
         tx: &mut Tx<'_>,
-        name: &str,
+        name: &'a str,
         mode: Mode,
-        items: &[Item<'_>],
+        items: &[Item<'a>],
         verdicts: &[Verdict],
-        mut moves: Moves<'_>,
+        mut entry: Entry<'a>,
     ) -> Result<Self, Undone> {
         let judged = || items.iter().zip(verdicts);
-        let arrived: Vec<_> = judged()
-            .filter(|(_, verdict)| **verdict == Verdict::Next)
-            .map(|(item, _)| (item.event, item.record.sent_at))
-            .collect();
-        let mut steps = moves.take_steps();
-        if !arrived.is_empty() {
-            steps.push(inbox::record(name, &arrived, tx.has_begun()));
+        for (item, _) in judged().filter(|(_, verdict)| **verdict == Verdict::Next) {
+            entry.arrives(item.event, item.record.sent_at);
         }
+        let (records, begun) = (!entry.is_empty(), tx.has_begun());
         let asks_horizon = items.iter().any(|i| version::guarded(i.event, mode).is_none());
-        if asks_horizon {
-            steps.push(inbox::horizon());
-        }
+        let mut steps = Vec::from_iter(records.then(|| entry.step(name, begun)));
+        steps.extend(asks_horizon.then(inbox::horizon));
         let mut rows = tx.together(&steps).await?.into_iter();
-        if !moves.are_done(&mut rows) {
-            return Err(Undone::Overtaken);
-        }
         let mut next = |asked: bool| asked.then(|| rows.next()).flatten().unwrap_or_default();
-        let recorded = Recorded::read(&next(!arrived.is_empty()));
+        let recorded = match records {
+            true => entry.read(&next(true)).ok_or(Undone::Overtaken)?,
+            false => Recorded::default(),
+        };
         let horizon = inbox::first_day(&next(asks_horizon));
         let mut first = recorded.new.clone();
         let repeated: Vec<&Event> = judged()

@@ -9,7 +9,7 @@ use envelope::Event;
 
 /// Notifies, with the commit, those who wait for these events or for their aggregates.
 ///
-/// To be asked where [`Recorded`](crate::inbox::Recorded) said that anyone waits. One who began
+/// To be asked where [`Recorded`](crate::ledger::Recorded) said that anyone waits. One who began
 /// to wait after that is not notified, and asks again by itself. One who is notified asks too, so
 /// an aggregate that was not moved does no harm.
 pub(crate) async fn notify(

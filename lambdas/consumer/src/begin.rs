@@ -49,9 +49,9 @@ pub(crate) fn within_limit<T>(
 
 #[cfg(test)]
 mod tests {
-    use crate::inbox;
-    use crate::statements::{Statements, Step};
-    use crate::version::{Mark, Moves, Progress};
+    use crate::ledger::Entry;
+    use crate::statements::Statements;
+    use crate::version::{Mark, Progress};
     use envelope::Event;
     use local::postgres::Postgres;
 
@@ -64,6 +64,7 @@ mod tests {
         for sql in [
             include_str!("../../../sql/read_model/V1__inbox.sql"),
             include_str!("../../../sql/read_model/V2__await.sql"),
+            include_str!("../../../sql/read_model/V5__progress.sql"),
         ] {
             client.batch_execute(sql).await.unwrap();
         }
@@ -75,23 +76,20 @@ mod tests {
         let mark = |version| Mark { version, ..Mark::default() };
         let before = Progress::from([(key("known"), mark(1))]);
         let after = Progress::from([(key("known"), mark(2)), (key("new"), mark(1))]);
-        let steps = |begun| -> Vec<Step<'_>> {
-            let mut steps = Moves::new("p", &before, &after, begun).take_steps();
-            steps.push(inbox::record("p", &[(&event, None)], begun));
-            steps
-        };
+        let mut entry = Entry::of_moves(&before, &after);
+        entry.arrives(&event, None);
         let written = "select (select count(*) from relay.inbox),
             (select sum(version)::bigint from relay.progress)";
         let mut statements = Statements::default();
         for (begun, found) in [(false, (0, 1)), (true, (1, 3))] {
-            statements.run_all(&client, &steps(begun)).await.unwrap();
+            statements.run_all(&client, &[entry.step("p", begun)]).await.unwrap();
             let row = client.query_one(written, &[]).await.unwrap();
             assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), found, "begun: {begun}");
         }
         client.batch_execute("truncate relay.inbox, relay.progress").await.unwrap();
         client.batch_execute(known).await.unwrap();
         client.batch_execute(super::BEGIN).await.unwrap();
-        statements.run_all(&client, &steps(false)).await.unwrap();
+        statements.run_all(&client, &[entry.step("p", false)]).await.unwrap();
         let row = client.query_one(written, &[]).await.unwrap();
         assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (1, 3));
     }

@@ -142,20 +142,15 @@ impl Session {
     }
 
     /// The connection for a transaction whose begin goes with its first statements. Until
-    /// [`Session::commit`] or [`Session::rollback`] has ended it, the connection is not used again.
+    /// [`Session::committed`] or [`Session::rollback`] has ended it, the connection is not used again.
     pub(crate) fn open(&mut self) -> (&Client, &mut Statements) {
         self.open = true;
         (&self.client, &mut self.statements)
     }
 
-    /// Commits what was opened.
-    ///
-    /// # Errors
-    /// When Postgres refuses it, which rolls it back, or is gone.
-    pub(crate) async fn commit(&mut self) -> Result<(), tokio_postgres::Error> {
-        let committed = self.client.batch_execute("commit").await;
+    /// What was opened has been committed.
+    pub(crate) fn committed(&mut self) {
         self.open = false;
-        committed
     }
 
     /// Rolls back what was opened; where that fails, the next use makes a new connection.

@@ -81,9 +81,13 @@ pub async fn apply_now<H: Handler>(
         let savepoint = transaction.transaction().await?;
         let mut statements = Statements::default();
         let mut tx = Tx::new(savepoint.client(), &mut statements);
-        let undone = match work(&mut tx, handler, &[item], Manner::default()).await {
+        let worked = work(&mut tx, handler, &[item], Manner::default()).await;
+        let undone = match tx.end(worked).await {
             Ok(outcomes) => match outcomes.first() {
-                Some(Outcome::Parked) => Undone::Reject(why_parked(&mut tx, handler, event).await?),
+                Some(Outcome::Parked) => {
+                    let mut tx = Tx::new(savepoint.client(), &mut statements);
+                    Undone::Reject(why_parked(&mut tx, handler, event).await?)
+                }
                 Some(outcome) => {
                     let outcome = *outcome;
                     savepoint.commit().await?;

@@ -187,12 +187,11 @@ pub(crate) async fn note(
         values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing";
     let Some(request) = tx.effect.take() else { return Ok(()) };
     let Event { event_id, event_type, aggregate_type, aggregate_id, .. } = event;
-    tx.execute(
+    tx.write(
         SQL,
         &[&projection, event_id, event_type, aggregate_type, aggregate_id, &request, &record.body],
     )
     .await
-    .map(drop)
 }
 
 /// The events of a delivery that have had their effect on the database, and how often each came.

@@ -121,8 +121,11 @@ impl Tx<'_> {
     /// the place among those that the handler emits for it: a handler that runs again emits the
     /// same ids. Returns the id.
     ///
+    /// It is sent without a wait ([`write`](Tx::write)): where Postgres refuses it, because a name
+    /// is none, the event fails when its handler has returned.
+    ///
     /// # Errors
-    /// When Postgres refuses it: there is no outbox (`relay init`), or a name is none.
+    /// When there is no outbox (`relay init`), or Postgres is gone.
     pub async fn emit(&mut self, event: NewEvent) -> Result<Uuid, tokio_postgres::Error> {
         const SQL: &str = "insert into relay.outbox
               (event_id, aggregate_type, aggregate_id, aggregate_version, event_type, event_version,
@@ -139,7 +142,7 @@ impl Tx<'_> {
         let origin = cause.and_then(|cause| cause.traceparent.as_deref());
         let traceparent = traceparent.as_deref().or(origin);
         let causation = cause.map(|cause| cause.event_id.to_string());
-        self.execute(
+        self.write(
             SQL,
             &[
                 &id,

@@ -7,6 +7,7 @@ use crate::begin::Begin;
 use crate::emit::Cause;
 use crate::statements::{Statements, Step};
 use crate::undone::Undone;
+use crate::write::Written;
 use envelope::Event;
 use futures_util::future::try_join;
 use std::fmt;
@@ -115,11 +116,13 @@ impl From<serde_json::Error> for HandlerError {
 /// Statements are prepared once for each connection and kept by their text, so
 /// pass values as parameters rather than in the text.
 pub struct Tx<'a> {
-    client: &'a Client,
-    statements: &'a mut Statements,
+    pub(crate) client: &'a Client,
+    pub(crate) statements: &'a mut Statements,
     begin: Begin,
     /// Postgres refused something: the transaction may be dead although the handler says all is well.
-    suspect: bool,
+    pub(crate) suspect: bool,
+    /// What was sent and is not waited for yet.
+    pub(crate) written: Written<'a>,
     /// What is being handled, for the events that the handler emits.
     pub(crate) cause: Option<Cause>,
     /// Whether the consumer performs effects outside the database.
@@ -136,6 +139,7 @@ impl<'a> Tx<'a> {
             statements,
             begin: Begin::Done,
             suspect: false,
+            written: Written::default(),
             cause: None,
             performs: false,
             effect: None,
@@ -152,7 +156,8 @@ impl<'a> Tx<'a> {
         self.begin == Begin::Done
     }
 
-    /// Runs a statement and returns how many rows it touched.
+    /// Runs a statement and returns how many rows it touched. Where that does not matter,
+    /// [`Tx::write`] spares the round trip.
     ///
     /// # Errors
     /// When Postgres refuses it or is gone.
@@ -214,8 +219,9 @@ impl<'a> Tx<'a> {
         self.effect = None;
     }
 
-    /// To be said before the transaction ends, with how its work went.
-    pub(crate) fn ends<T, E>(&mut self, worked: &Result<T, E>) {
+    /// To be said before the transaction ends, with how its work went, where nothing was written
+    /// without a wait.
+    pub(crate) fn ends<T, E>(self, worked: &Result<T, E>) {
         self.statements.transaction_ends(worked.is_ok());
     }
 

@@ -1,6 +1,6 @@
 //! Which events had their effect before.
 //!
-//! Knows: `relay.inbox`, its days and its horizon; `relay.parked`.
+//! Knows: the rows of `relay.inbox`, their days, their horizon; `relay.parked`.
 //! Must not know: versions, queues, what handlers do.
 
 use crate::handler::Tx;
@@ -24,59 +24,6 @@ fn v7_time(id: &Uuid) -> Option<OffsetDateTime> {
     }
     let (seconds, _) = id.get_timestamp()?.to_unix();
     OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()
-}
-
-/// Records the events, in their order; [`Recorded::read`] says what came of it. `begun` says whether
-/// the transaction is known to have begun.
-pub(crate) fn record<'a>(
-    projection: &'a str,
-    arrived: &[(&'a Event, Option<OffsetDateTime>)],
-    begun: bool,
-) -> Step<'a> {
-    let events = || arrived.iter().map(|(event, _)| *event);
-    // Ordered by arrival: the identity column counts in the order of application.
-    Step::new(
-        "with recorded as (
-           insert into relay.inbox
-             (projection, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content)
-           select $1, event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content
-           from unnest($2::uuid[], $3::date[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[], $8::uuid[])
-             with ordinality as arrived
-               (event_id, day, aggregate_type, aggregate_id, aggregate_version, sent_at, content, place)
-           where $9::boolean or current_setting('transaction_deferrable')::boolean
-           order by place
-           on conflict do nothing
-           returning event_id
-         )
-         select array(select event_id from recorded), exists (select from relay.awaited)",
-    )
-    .with(projection)
-    .with(events().map(|event| event.event_id).collect::<Vec<_>>())
-    .with(events().map(day).collect::<Vec<_>>())
-    .with(events().map(|event| event.aggregate_type.as_str()).collect::<Vec<_>>())
-    .with(events().map(|event| event.aggregate_id.as_str()).collect::<Vec<_>>())
-    .with(events().map(|event| event.aggregate_version).collect::<Vec<_>>())
-    .with(arrived.iter().map(|(_, sent_at)| *sent_at).collect::<Vec<_>>())
-    .with(events().map(content).collect::<Vec<_>>())
-    .with(begun)
-}
-
-/// What came of recording.
-#[derive(Debug, Default)]
-pub(crate) struct Recorded {
-    /// The events that were not there before.
-    pub(crate) new: HashSet<Uuid>,
-    /// Someone waits for something: one look into a table that is mostly empty.
-    pub(crate) awaited: bool,
-}
-
-impl Recorded {
-    /// By what [`record`] returned.
-    pub(crate) fn read(rows: &[Row]) -> Self {
-        let Some(row) = rows.first() else { return Self::default() };
-        let new: Vec<Uuid> = row.get(0);
-        Self { new: new.into_iter().collect(), awaited: row.get(1) }
-    }
 }
 
 /// What an event says, in 16 bytes: the same for each delivery of it.
@@ -149,7 +96,7 @@ pub(crate) async fn park(
 ) -> Result<(), tokio_postgres::Error> {
     // Postgres text holds no NUL, and a reason may quote the payload.
     let reason = reason.replace('\0', "\u{fffd}");
-    tx.execute(
+    tx.write(
         "insert into relay.parked
            (projection, event_id, event_type, aggregate_type, aggregate_id, reason, body)
          values ($1, $2, $3, $4, $5, $6, $7)
@@ -164,8 +111,7 @@ pub(crate) async fn park(
             &record.body,
         ],
     )
-    .await?;
-    Ok(())
+    .await
 }
 
 #[cfg(test)]

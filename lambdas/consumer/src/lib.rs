@@ -102,6 +102,7 @@ mod effect;
 mod emit;
 mod error;
 mod inbox;
+mod ledger;
 #[cfg(any(feature = "lambda", feature = "poll"))]
 mod login;
 mod metrics;
@@ -113,6 +114,7 @@ mod typed;
 mod undone;
 mod upcast;
 mod version;
+mod write;
 
 pub mod host;
 #[cfg(feature = "s3")]

@@ -14,10 +14,10 @@ use crate::database::Session;
 use crate::deadline::Deadline;
 use crate::error::{Error, describe, is_lost};
 use crate::handler::{Handler, Tx};
-use crate::inbox;
+use crate::ledger::Entry;
 use crate::record::Record;
 use crate::undone::Undone;
-use crate::version::{self, Moves, Verdict};
+use crate::version::{self, Verdict};
 use tokio::time::Instant;
 
 /// How many are replayed at a time.
@@ -126,8 +126,7 @@ async fn replay<H: Handler>(
     let mut tx = Tx::new(transaction.client(), statements);
     tx.performs = performs;
     let worked = work(&mut tx, handler, id).await;
-    tx.ends(&worked);
-    match worked {
+    match tx.end(worked).await {
         Ok(verdict) => {
             transaction.commit().await?;
             Ok(verdict)
@@ -166,10 +165,10 @@ async fn work<H: Handler>(
         Some(Verdict::Stale) => return Ok(Some(Verdict::Stale)),
         _ => Verdict::Next,
     };
-    let mut moves = Moves::new(name, &before, &after, tx.has_begun());
-    let mut steps = moves.take_steps();
-    steps.push(inbox::record(name, &[(event, None)], tx.has_begun()));
-    if !moves.are_done(&mut tx.together(&steps).await?.into_iter()) {
+    let mut entry = Entry::of_moves(&before, &after);
+    entry.arrives(event, None);
+    let rows = tx.together(&[entry.step(name, tx.has_begun())]).await?;
+    if rows.first().is_none_or(|rows| entry.read(rows).is_none()) {
         return Err(Undone::Overtaken);
     }
     handle(tx, handler, Item { event, record: &record }).await?;

@@ -107,6 +107,11 @@ impl Statements {
         }
     }
 
+    /// Whether a pooler hands out a server connection for each transaction.
+    pub(crate) fn are_pooled(&self) -> bool {
+        self.pooled
+    }
+
     /// Forgets them where the next transaction may not find them: behind a pooler they are closed
     /// while the server connection is still ours. So too after an error, which may be one of theirs.
     pub(crate) fn transaction_ends(&mut self, well: bool) {

@@ -6,6 +6,7 @@
 //! waits behind a gap).
 
 use crate::handler::{Mode, Tx};
+use crate::ledger::Entry;
 use crate::statements::Step;
 use crate::undone::Undone;
 use envelope::{Event, Position};
@@ -173,7 +174,7 @@ pub(crate) fn sort_within_aggregates<T>(
 /// Reads and locks the progress of the candidates' aggregates.
 ///
 /// In key order (the keys come so, and each is looked up in its turn), so that two hosts
-/// with the same aggregates wait for each other and do not deadlock. An aggregate without a row cannot be locked; [`Moves`]
+/// with the same aggregates wait for each other and do not deadlock. An aggregate without a row cannot be locked; [`Entry`]
 /// notices when another host was faster.
 pub(crate) async fn lock(
     tx: &mut Tx<'_>,
@@ -216,81 +217,6 @@ fn position(text: &str) -> Position {
     text.parse().unwrap_or_default()
 }
 
-/// Writes where each aggregate came to: those with a row, then those without.
-///
-/// Each of them returns a row for each aggregate, or another host was faster with one ([`Moves::are_done`]).
-#[derive(Debug)]
-pub(crate) struct Moves<'a> {
-    steps: Vec<Step<'a>>,
-    /// How many aggregates each step moves.
-    counts: Vec<usize>,
-}
-
-impl<'a> Moves<'a> {
-    /// `begun` says whether the transaction is known to have begun.
-    pub(crate) fn new(
-        projection: &'a str,
-        before: &Progress,
-        after: &'a Progress,
-        begun: bool,
-    ) -> Self {
-        let moved = |(key, mark): &(&Key, &Mark)| before.get(*key) != Some(*mark);
-        let (known, new): (Vec<_>, Vec<_>) =
-            after.iter().filter(moved).partition(|(key, _)| before.contains_key(*key));
-        // Not an update: that would be joined with the arrays, by a plan that may read the whole table.
-        let update = "insert into relay.progress
-               (projection, aggregate_type, aggregate_id, version, position)
-             select $1, moved.aggregate_type, moved.aggregate_id, moved.version, moved.position
-             from unnest($2::text[], $3::text[], $4::bigint[], $5::text[], $7::bigint[])
-               as moved (aggregate_type, aggregate_id, version, position, was)
-             cross join lateral (
-               select from relay.progress
-               where projection = $1
-                 and aggregate_type = moved.aggregate_type
-                 and aggregate_id = moved.aggregate_id
-                 and version = moved.was
-               for update
-             ) as p
-             where $6::boolean or current_setting('transaction_deferrable')::boolean
-             on conflict (projection, aggregate_type, aggregate_id)
-               do update set version = excluded.version, position = excluded.position
-             returning 1";
-        let insert = "insert into relay.progress
-               (projection, aggregate_type, aggregate_id, version, position)
-             select $1, aggregate_type, aggregate_id, version, position
-             from unnest($2::text[], $3::text[], $4::bigint[], $5::text[])
-               as moved (aggregate_type, aggregate_id, version, position)
-             where $6::boolean or current_setting('transaction_deferrable')::boolean
-             order by 2, 3
-             on conflict do nothing
-             returning 1";
-        let mut moves = Self { steps: Vec::new(), counts: Vec::new() };
-        if !known.is_empty() {
-            let was = |(key, _): &(&Key, &Mark)| before.get(*key).map(|mark| mark.version);
-            let was: Vec<Option<i64>> = known.iter().map(was).collect();
-            moves.counts.push(known.len());
-            moves.steps.push(step(update, projection, &known, begun).with(was));
-        }
-        if !new.is_empty() {
-            moves.counts.push(new.len());
-            moves.steps.push(step(insert, projection, &new, begun));
-        }
-        moves
-    }
-
-    /// What is to be run; its rows come first among those that [`Moves::are_done`] is told.
-    pub(crate) fn take_steps(&mut self) -> Vec<Step<'a>> {
-        std::mem::take(&mut self.steps)
-    }
-
-    /// Whether each aggregate was moved; takes the rows of its steps off the front.
-    pub(crate) fn are_done(&self, rows: &mut impl Iterator<Item = Vec<Row>>) -> bool {
-        let returned: Vec<usize> =
-            self.counts.iter().filter_map(|_| rows.next()).map(|rows| rows.len()).collect();
-        returned == self.counts
-    }
-}
-
 /// Writes where each aggregate came to; false if another host was faster with one.
 pub(crate) async fn advance(
     tx: &mut Tx<'_>,
@@ -298,28 +224,12 @@ pub(crate) async fn advance(
     before: &Progress,
     after: &Progress,
 ) -> Result<bool, Undone> {
-    let mut moves = Moves::new(projection, before, after, tx.has_begun());
-    let steps = moves.take_steps();
-    Ok(steps.is_empty() || moves.are_done(&mut tx.together(&steps).await?.into_iter()))
-}
-
-fn step<'a>(
-    sql: &'static str,
-    projection: &'a str,
-    moved: &[(&'a Key, &'a Mark)],
-    begun: bool,
-) -> Step<'a> {
-    Step::new(sql)
-        .with(projection)
-        .with(moved.iter().map(|((kind, _), _)| kind.as_str()).collect::<Vec<_>>())
-        .with(moved.iter().map(|((_, id), _)| id.as_str()).collect::<Vec<_>>())
-        .with(moved.iter().map(|(_, mark)| mark.version).collect::<Vec<_>>())
-        .with(moved.iter().map(|(_, mark)| written(**mark)).collect::<Vec<_>>())
-        .with(begun)
-}
-
-fn written(mark: Mark) -> String {
-    if mark.position == Position::default() { String::new() } else { mark.position.to_string() }
+    let entry = Entry::of_moves(before, after);
+    if entry.is_empty() {
+        return Ok(true);
+    }
+    let rows = tx.together(&[entry.step(projection, tx.has_begun())]).await?;
+    Ok(rows.first().is_some_and(|rows| entry.read(rows).is_some()))
 }
 
 #[cfg(test)]

@@ -121,7 +121,7 @@ impl Faults {
         self.left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
             .ok()
-            .map(|_| random.u8(..6))
+            .map(|_| random.u8(..7))
     }
 }
 
@@ -154,7 +154,7 @@ impl Handler for Ledger {
             (Mode::Latest, _) => {
                 let sql = "insert into state (projection, aggregate_id, written) values ($1, $2, $3)
                     on conflict (projection, aggregate_id) do update set written = excluded.written";
-                tx.execute(sql, &[&self.name, id, &n.to_string()]).await?;
+                tx.write(sql, &[&self.name, id, &n.to_string()]).await?;
             }
             (Mode::Versioned, _) if event.aggregate_version == Some(1) => {
                 // As projections do: the first event makes the row, if nothing else has.
@@ -165,12 +165,12 @@ impl Handler for Ledger {
             (Mode::Versioned, _) if event.aggregate_version.is_some() => {
                 let sql = "insert into state (projection, aggregate_id, digest) values ($1, $2, $3)
                     on conflict (projection, aggregate_id) do update set digest = state.digest || excluded.digest";
-                tx.execute(sql, &[&self.name, id, &format!("{n} ")]).await?;
+                tx.write(sql, &[&self.name, id, &format!("{n} ")]).await?;
             }
             _ => {
                 let sql = "insert into state (projection, aggregate_id, total) values ($1, $2, $3)
                     on conflict (projection, aggregate_id) do update set total = state.total + excluded.total";
-                tx.execute(sql, &[&self.name, id, &(n + 1)]).await?;
+                tx.write_one(sql, &[&self.name, id, &(n + 1)], "one row").await?;
             }
         }
         if self.mode != Mode::Latest {
@@ -192,6 +192,10 @@ impl Handler for Ledger {
                 .await
                 .map(drop)?),
             Some(5) => Ok(tx.execute("select pg_sleep(0.2)", &[]).await.map(drop)?),
+            Some(6) => {
+                let refused = "do $$ begin raise exception 'not today'; end $$";
+                Ok(tx.write(refused, &[]).await?)
+            }
             _ => Ok(()),
         }
     }

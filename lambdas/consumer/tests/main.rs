@@ -31,3 +31,4 @@ mod testing;
 #[cfg(feature = "otel")]
 mod traces;
 mod upkeep;
+mod write;

@@ -83,7 +83,7 @@ impl Handler for Recorder {
             "insert into effects (aggregate_id, event_id, version, data) values ($1, $2, $3, $4)";
         let data = event.data.get();
         let version = event.aggregate_version;
-        tx.execute(sql, &[&event.aggregate_id, &event.event_id, &version, &data]).await?;
+        tx.write(sql, &[&event.aggregate_id, &event.event_id, &version, &data]).await?;
         match event.event_type.as_str() {
             "retry" => Err(HandlerError::Retry("not now".to_owned())),
             "retry_later" => Err(HandlerError::RetryAfter {

@@ -68,7 +68,7 @@ async fn created(order: &Created, envelope: &Event, tx: &mut Tx<'_>) -> Result<(
     let customer = tx.query_first(CUSTOMER, &[&order.customer_id]).await?;
     let (name, city): (Option<String>, Option<String>) =
         customer.map(|row| (row.get(0), row.get(1))).unwrap_or_default();
-    tx.execute(
+    tx.write(
         ORDER,
         &[
             &envelope.aggregate_id,
@@ -93,16 +93,17 @@ async fn item_added(
         total = total + $2 * $3::text::numeric, version = $4 where order_id = $1";
     let quantity = i64::from(item.quantity.get());
     let price = item.unit_price.as_str();
-    existing(
-        tx.execute(SQL, &[&envelope.aggregate_id, &quantity, &price, &version(envelope)]).await?,
-        "order",
-    )
+    let missing = missing("order");
+    tx.write_one(SQL, &[&envelope.aggregate_id, &quantity, &price, &version(envelope)], missing)
+        .await?;
+    Ok(())
 }
 
 async fn reached(envelope: &Event, tx: &mut Tx<'_>, status: &str) -> Result<(), HandlerError> {
     const SQL: &str = "update customer_orders set status = $2, version = $3 where order_id = $1";
-    let rows = tx.execute(SQL, &[&envelope.aggregate_id, &status, &version(envelope)]).await?;
-    existing(rows, "order")
+    let missing = missing("order");
+    tx.write_one(SQL, &[&envelope.aggregate_id, &status, &version(envelope)], missing).await?;
+    Ok(())
 }
 
 async fn registered(
@@ -116,10 +117,9 @@ async fn registered(
     const ORDERS: &str = "update customer_orders set customer_name = $2, customer_city = $3
         where customer_id = $1";
     let (name, id) = (customer.name(), &envelope.aggregate_id);
-    tx.execute(CUSTOMER, &[id, &name, &customer.city]).await?;
+    tx.write(CUSTOMER, &[id, &name, &customer.city]).await?;
     // A statement of its own, and after the lock: it sees the orders that we have waited for.
-    tx.execute(ORDERS, &[id, &name, &customer.city]).await?;
-    Ok(())
+    Ok(tx.write(ORDERS, &[id, &name, &customer.city]).await?)
 }
 
 async fn moved(city: &str, envelope: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
@@ -127,9 +127,8 @@ async fn moved(city: &str, envelope: &Event, tx: &mut Tx<'_>) -> Result<(), Hand
         where customer_id = $1 and name is not null";
     const ORDERS: &str = "update customer_orders set customer_city = $2 where customer_id = $1";
     let id = &envelope.aggregate_id;
-    existing(tx.execute(CUSTOMER, &[id, &city]).await?, "customer")?;
-    tx.execute(ORDERS, &[id, &city]).await?;
-    Ok(())
+    tx.write_one(CUSTOMER, &[id, &city], missing("customer")).await?;
+    Ok(tx.write(ORDERS, &[id, &city]).await?)
 }
 
 fn version(envelope: &Event) -> i64 {
@@ -138,9 +137,6 @@ fn version(envelope: &Event) -> i64 {
 
 /// One aggregate's events come in the order of their versions, so what is not there was parked
 /// when it began, or never was: waiting does not bring it.
-fn existing(rows: u64, what: &str) -> Result<(), HandlerError> {
-    if rows == 1 {
-        return Ok(());
-    }
-    Err(HandlerError::Reject(format!("expected the {what} to be there, found none")))
+fn missing(what: &str) -> String {
+    format!("expected the {what} to be there, found none")
 }

@@ -8,6 +8,10 @@ use serde::de::DeserializeOwned;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OrderSummary;
 
+/// Events arrive in the order of their versions, so an order that is not there
+/// was parked when it was created, or never was: waiting does not bring it.
+const NONE: &str = "expected the order to be there, found none";
+
 #[derive(Deserialize)]
 struct Created {
     customer_id: String,
@@ -53,7 +57,7 @@ async fn created(event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
         "insert into order_summary (order_id, customer_id, currency, status, created_at, version)
         values ($1, $2, $3, 'created', $4, $5)";
     let version = event.aggregate_version.unwrap_or(1);
-    tx.execute(sql, &[&event.aggregate_id, &customer_id, &currency, &event.timestamp, &version])
+    tx.write(sql, &[&event.aggregate_id, &customer_id, &currency, &event.timestamp, &version])
         .await?;
     Ok(())
 }
@@ -68,8 +72,8 @@ async fn item_added(event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> 
     let sql = "update order_summary set item_count = item_count + $2,
         total = total + $2 * $3::text::numeric, version = $4 where order_id = $1";
     let version = event.aggregate_version.unwrap_or(1);
-    let rows = tx.execute(sql, &[&event.aggregate_id, &quantity, &unit_price, &version]).await?;
-    existing(rows)
+    tx.write_one(sql, &[&event.aggregate_id, &quantity, &unit_price, &version], NONE).await?;
+    Ok(())
 }
 
 async fn reached(event: &Event, tx: &mut Tx<'_>, status: &str) -> Result<(), HandlerError> {
@@ -79,17 +83,8 @@ async fn reached(event: &Event, tx: &mut Tx<'_>, status: &str) -> Result<(), Han
         cancelled_at = case when $2 = 'cancelled' then $4 else cancelled_at end
         where order_id = $1";
     let version = event.aggregate_version.unwrap_or(1);
-    let rows = tx.execute(sql, &[&event.aggregate_id, &status, &version, &event.timestamp]).await?;
-    existing(rows)
-}
-
-/// Events arrive in the order of their versions, so an order that is not there
-/// was parked when it was created, or never was: waiting does not bring it.
-fn existing(rows: u64) -> Result<(), HandlerError> {
-    if rows == 1 {
-        return Ok(());
-    }
-    Err(HandlerError::Reject("expected the order to be there, found none".to_owned()))
+    tx.write_one(sql, &[&event.aggregate_id, &status, &version, &event.timestamp], NONE).await?;
+    Ok(())
 }
 
 fn is_decimal(text: &str) -> bool {

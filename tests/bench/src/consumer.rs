@@ -20,6 +20,9 @@ pub(crate) struct Options {
     /// How many events each line gets in each turn.
     #[arg(long, default_value_t = 1000)]
     events: usize,
+    /// Only batches of these sizes.
+    #[arg(long = "batch", value_name = "SIZE", default_values_t = BATCHES)]
+    batches: Vec<usize>,
     /// How often the function is started; the median is printed.
     #[arg(long, default_value_t = 20)]
     starts: usize,
@@ -79,7 +82,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
 async fn measure(options: &Options, postgres: &Postgres, database: &str) -> Result<Vec<Line>> {
     let mut events = Events::default();
     let mut lines = Vec::new();
-    for batch in BATCHES {
+    for &batch in &options.batches {
         for way in Way::ALL {
             let projection = Projection::start(way, postgres, database).await?;
             let mut line = Line { batch, way, projection, rates: Vec::new() };
@@ -183,6 +186,7 @@ fn print(lines: &[Line]) {
 fn title(way: Way) -> &'static str {
     match way {
         Way::ByHand => "hand-written, no inbox",
+        Way::Pipelined => "the same, its statements sent together",
         Way::Consumer(Mode::Once) => "consumer, `Once`",
         Way::Consumer(_) => "consumer, `Versioned`",
         Way::OneByOne => "one by one, with an inbox",

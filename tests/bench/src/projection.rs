@@ -3,6 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use consumer::{Consumer, Event, Handler, HandlerError, Mode, Outcome, Record, Tx};
+use futures_util::future::try_join_all;
 use local::postgres::Postgres;
 use serde::Deserialize;
 use tokio_postgres::{Client, Statement};
@@ -27,6 +28,8 @@ const INBOX: &str = "insert into public.processed (event_id) values ($1) on conf
 pub(crate) enum Way {
     /// By hand: a transaction for each batch and no inbox. A redelivery has its effect again.
     ByHand,
+    /// The same, its statements sent without a wait for each.
+    Pipelined,
     /// With the consumer.
     Consumer(Mode),
     /// By hand: a transaction for each event, with a row in an inbox.
@@ -34,8 +37,13 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::ByHand, Self::Consumer(Mode::Versioned), Self::Consumer(Mode::Once), Self::OneByOne];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::ByHand,
+        Self::Pipelined,
+        Self::Consumer(Mode::Versioned),
+        Self::Consumer(Mode::Once),
+        Self::OneByOne,
+    ];
 }
 
 /// A message as it comes from the queue.
@@ -70,7 +78,7 @@ impl Handler for Orders {
     async fn handle(&self, event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
         let order: Order = event.data()?;
         let version = event.aggregate_version.unwrap_or(1);
-        tx.execute(UPSERT, &[&event.aggregate_id, &order.status, &order.total, &version]).await?;
+        tx.write(UPSERT, &[&event.aggregate_id, &order.status, &order.total, &version]).await?;
         Ok(())
     }
 }
@@ -93,6 +101,7 @@ pub(crate) enum Projection {
 pub(crate) struct ByHand {
     client: Client,
     upsert: Statement,
+    pipelined: bool,
     /// With it, each event has a transaction of its own.
     inbox: Option<Statement>,
 }
@@ -108,9 +117,10 @@ impl Projection {
         let upsert = client.prepare(UPSERT).await?;
         let inbox = match way {
             Way::OneByOne => Some(client.prepare(INBOX).await?),
-            Way::ByHand | Way::Consumer(_) => None,
+            Way::ByHand | Way::Pipelined | Way::Consumer(_) => None,
         };
-        Ok(Self::ByHand(ByHand { client, upsert, inbox }))
+        let pipelined = way == Way::Pipelined;
+        Ok(Self::ByHand(ByHand { client, upsert, pipelined, inbox }))
     }
 
     /// Takes the messages of one delivery, from their bodies to the commit.
@@ -142,8 +152,13 @@ impl ByHand {
         let events: Vec<Needed> = events.collect::<Result<_, _>>().context("read an event")?;
         let Some(inbox) = &self.inbox else {
             let transaction = self.client.transaction().await?;
-            for event in &events {
-                upsert(&transaction, &self.upsert, event).await?;
+            if self.pipelined {
+                let upserts = events.iter().map(|event| upsert(&transaction, &self.upsert, event));
+                try_join_all(upserts).await?;
+            } else {
+                for event in &events {
+                    upsert(&transaction, &self.upsert, event).await?;
+                }
             }
             return Ok(transaction.commit().await?);
         };
