@@ -25,7 +25,7 @@
 //!         }
 //!         // Data of another shape is rejected: parked with the reason, and the queue goes on.
 //!         let customer: Registered = event.data()?;
-//!         tx.execute(
+//!         tx.write(
 //!             "insert into customers (customer_id, name) values ($1, $2)",
 //!             &[&event.aggregate_id, &customer.name],
 //!         )

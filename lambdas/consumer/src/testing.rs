@@ -7,7 +7,7 @@
 //! #     fn name(&self) -> &str { "names" }
 //! #     async fn handle(&self, event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
 //! #         let sql = "insert into names values ($1, $2)";
-//! #         tx.execute(sql, &[&event.aggregate_id, &event.data::<String>()?]).await?;
+//! #         tx.write(sql, &[&event.aggregate_id, &event.data::<String>()?]).await?;
 //! #         Ok(())
 //! #     }
 //! # }

@@ -25,6 +25,7 @@ mod pooler;
 mod queue;
 mod read_your_writes;
 mod replay;
+mod round_trips;
 mod support;
 #[cfg(feature = "testing")]
 mod testing;

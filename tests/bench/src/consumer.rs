@@ -1,10 +1,12 @@
 //! A projection by batch size, in each of its ways, in turns; then the function's start and size.
 
 use crate::cold_start;
+use crate::network;
 use crate::projection::{Message, Projection, TABLES, Way};
 use crate::report::median;
 use anyhow::{Context as _, Result};
 use consumer::Mode;
+use dsn::Dsn;
 use local::postgres::Postgres;
 use relay::migrate::{Side, migrate};
 use std::path::PathBuf;
@@ -23,6 +25,9 @@ pub(crate) struct Options {
     /// Only batches of these sizes.
     #[arg(long = "batch", value_name = "SIZE", default_values_t = BATCHES)]
     batches: Vec<usize>,
+    /// A network before the server that takes so long for a round trip; without it, loopback.
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
+    round_trip: u64,
     /// How often the function is started; the median is printed.
     #[arg(long, default_value_t = 20)]
     starts: usize,
@@ -60,7 +65,8 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let version: String = client.query_one("show server_version", &[]).await?.get(0);
     println!("PostgreSQL {version}, {} turns of {} events", options.turns, options.events);
 
-    let lines = measure(&options, &postgres, &database).await?;
+    let url = behind_a_network(&postgres, &database, Duration::from_micros(options.round_trip))?;
+    let lines = measure(&options, &url).await?;
     let start = cold_start::measure(&options.function, options.starts, &postgres).await?;
     print(&lines);
     println!(
@@ -77,14 +83,25 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
+/// The way to the database, with a network on it if one was asked for.
+fn behind_a_network(postgres: &Postgres, database: &str, round_trip: Duration) -> Result<Dsn> {
+    let url = postgres.url(database);
+    if round_trip.is_zero() {
+        return Ok(url.parse()?);
+    }
+    println!("a network with round trips of {round_trip:?} before the server");
+    let port = network::before(postgres.port(), round_trip / 2)?;
+    Ok(url.replace(&format!(":{}/", postgres.port()), &format!(":{port}/")).parse()?)
+}
+
 /// Each line in turns, there and back, so that a machine that grows slower or faster meanwhile
 /// does so for all of them.
-async fn measure(options: &Options, postgres: &Postgres, database: &str) -> Result<Vec<Line>> {
+async fn measure(options: &Options, url: &Dsn) -> Result<Vec<Line>> {
     let mut events = Events::default();
     let mut lines = Vec::new();
     for &batch in &options.batches {
         for way in Way::ALL {
-            let projection = Projection::start(way, postgres, database).await?;
+            let projection = Projection::start(way, url).await?;
             let mut line = Line { batch, way, projection, rates: Vec::new() };
             deliver(&mut line, batch * WARM_UP, &mut events).await?;
             lines.push(line);

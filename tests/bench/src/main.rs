@@ -9,6 +9,7 @@ mod debezium;
 mod latency;
 mod load;
 mod measure;
+mod network;
 mod projection;
 mod publish;
 mod report;

@@ -3,8 +3,8 @@
 
 use anyhow::{Context as _, Result, ensure};
 use consumer::{Consumer, Event, Handler, HandlerError, Mode, Outcome, Record, Tx};
+use dsn::Dsn;
 use futures_util::future::try_join_all;
-use local::postgres::Postgres;
 use serde::Deserialize;
 use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
@@ -107,13 +107,13 @@ pub(crate) struct ByHand {
 }
 
 impl Projection {
-    pub(crate) async fn start(way: Way, postgres: &Postgres, database: &str) -> Result<Self> {
+    pub(crate) async fn start(way: Way, url: &Dsn) -> Result<Self> {
         if let Way::Consumer(mode) = way {
-            let mut consumer = Consumer::new(Orders(mode), &postgres.url(database).parse()?);
+            let mut consumer = Consumer::new(Orders(mode), url);
             consumer.connect().await?;
             return Ok(Self::Consumer(Box::new(consumer)));
         }
-        let client = postgres.connect(database).await?;
+        let (client, _) = url.connect("bench").await?;
         let upsert = client.prepare(UPSERT).await?;
         let inbox = match way {
             Way::OneByOne => Some(client.prepare(INBOX).await?),

@@ -47,7 +47,7 @@ impl Projection for __Name__ {
             on conflict (aggregate_type, aggregate_id) do update set status = excluded.status,
               changed_at = excluded.changed_at, version = excluded.version";
         let Event { aggregate_type, aggregate_id, timestamp, aggregate_version, .. } = envelope;
-        tx.execute(sql, &[aggregate_type, aggregate_id, &happened, timestamp, aggregate_version])
+        tx.write(sql, &[aggregate_type, aggregate_id, &happened, timestamp, aggregate_version])
             .await?;
         Ok(())
     }

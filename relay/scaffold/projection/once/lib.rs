@@ -45,7 +45,7 @@ impl Projection for __Name__ {
               (event_id, aggregate_type, aggregate_id, happened, happened_at)
             values ($1, $2, $3, $4, $5)";
         let Event { event_id, aggregate_type, aggregate_id, timestamp, .. } = envelope;
-        tx.execute(sql, &[event_id, aggregate_type, aggregate_id, &happened, timestamp]).await?;
+        tx.write(sql, &[event_id, aggregate_type, aggregate_id, &happened, timestamp]).await?;
         Ok(())
     }
 }

@@ -48,7 +48,7 @@ impl Projection for __Name__ {
               events = had.events + 1, changed_at = excluded.changed_at,
               version = excluded.version";
         let Event { aggregate_type, aggregate_id, timestamp, aggregate_version, .. } = envelope;
-        tx.execute(sql, &[aggregate_type, aggregate_id, &happened, timestamp, aggregate_version])
+        tx.write(sql, &[aggregate_type, aggregate_id, &happened, timestamp, aggregate_version])
             .await?;
         Ok(())
     }
