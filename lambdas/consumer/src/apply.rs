@@ -11,6 +11,7 @@ use crate::awaited;
 use crate::batch::Outcome;
 use crate::database::Session;
 use crate::effect;
+use crate::error::is_unique_violation;
 use crate::handler::{Handler, Mode, Tx};
 use crate::inbox;
 use crate::ledger::{Entry, Recorded};
@@ -123,10 +124,15 @@ async fn judge<H: Handler>(
     };
     let mut after = before.clone();
     let verdicts = version::plan(&candidates, &mut after, mode);
-    let moves = Entry::of_moves(&before, &after);
-    match News::read(tx, name, mode, items, &verdicts, moves).await {
+    let mut entry = Entry::of_moves(&before, &after);
+    if items.iter().all(|item| version::guarded(item.event, mode).is_some()) {
+        entry = entry.all_next();
+    }
+    match News::read(tx, name, mode, items, &verdicts, entry).await {
         Ok(news) => Ok(Some(Judged { verdicts, before, news })),
         Err(Undone::Overtaken) => Ok(None),
+        // An event has the id of another.
+        Err(Undone::Db(error)) if is_unique_violation(&error) => Ok(None),
         Err(undone) => Err(undone),
     }
 }
@@ -239,7 +245,7 @@ impl News {
         let mut rows = tx.together(&steps).await?.into_iter();
         let mut next = |asked: bool| asked.then(|| rows.next()).flatten().unwrap_or_default();
         let recorded = match records {
-            true => entry.read(&next(true)).ok_or(Undone::Overtaken)?,
+            true => Entry::read(&next(true)).ok_or(Undone::Overtaken)?,
             false => Recorded::default(),
         };
         let horizon = inbox::first_day(&next(asks_horizon));

@@ -168,7 +168,7 @@ async fn work<H: Handler>(
     let mut entry = Entry::of_moves(&before, &after);
     entry.arrives(event, None);
     let rows = tx.together(&[entry.step(name, tx.has_begun())]).await?;
-    if rows.first().is_none_or(|rows| entry.read(rows).is_none()) {
+    if rows.first().is_none_or(|rows| Entry::read(rows).is_none()) {
         return Err(Undone::Overtaken);
     }
     handle(tx, handler, Item { event, record: &record }).await?;

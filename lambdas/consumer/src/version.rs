@@ -229,7 +229,7 @@ pub(crate) async fn advance(
         return Ok(true);
     }
     let rows = tx.together(&[entry.step(projection, tx.has_begun())]).await?;
-    Ok(rows.first().is_some_and(|rows| entry.read(rows).is_some()))
+    Ok(rows.first().is_some_and(|rows| Entry::read(rows).is_some()))
 }
 
 #[cfg(test)]

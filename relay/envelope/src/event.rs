@@ -71,8 +71,12 @@ impl Event {
     /// One member of the metadata, when it is there and a string.
     #[must_use]
     pub fn metadata_text(&self, name: &str) -> Option<String> {
-        let metadata: serde_json::Value =
-            serde_json::from_str(self.metadata.as_ref()?.get()).ok()?;
+        let text = self.metadata.as_ref()?.get();
+        // Most metadata lacks most names. An escape can hide one.
+        if !text.contains(name) && !text.contains('\\') {
+            return None;
+        }
+        let metadata: serde_json::Value = serde_json::from_str(text).ok()?;
         metadata.get(name)?.as_str().map(str::to_owned)
     }
 

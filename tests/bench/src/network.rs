@@ -16,7 +16,9 @@ pub(crate) fn before(server: u16, half: Duration) -> Result<u16> {
     let port = listener.local_addr().context("ask for the port")?.port();
     thread::spawn(move || {
         for client in listener.incoming() {
-            if let Err(error) = client.map_err(Into::into).and_then(|c| connect(c, server, half)) {
+            if let Err(error) =
+                client.map_err(Into::into).and_then(|client| connect(&client, server, half))
+            {
                 eprintln!("no way through the network: {error:#}");
             }
         }
@@ -24,9 +26,9 @@ pub(crate) fn before(server: u16, half: Duration) -> Result<u16> {
     Ok(port)
 }
 
-fn connect(client: TcpStream, server: u16, half: Duration) -> Result<()> {
+fn connect(client: &TcpStream, server: u16, half: Duration) -> Result<()> {
     let server = TcpStream::connect(("127.0.0.1", server)).context("connect to the server")?;
-    for (from, to) in [(&client, &server), (&server, &client)] {
+    for (from, to) in [(client, &server), (&server, client)] {
         to.set_nodelay(true).context("set TCP_NODELAY")?;
         carry(from.try_clone()?, to.try_clone()?, half);
     }
@@ -47,6 +49,10 @@ fn carry(mut from: TcpStream, mut to: TcpStream, half: Duration) {
     });
     thread::spawn(move || {
         for (due, part) in receiver {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a thread of its own, for the time asked for"
+            )]
             thread::sleep(due.saturating_duration_since(Instant::now()));
             if to.write_all(&part).is_err() {
                 break;
