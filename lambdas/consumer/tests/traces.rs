@@ -170,7 +170,7 @@ async fn what_a_command_appends_is_linked_to_the_commands_span_at_once_and_when_
     let handled: Vec<_> = spans.iter().filter(|span| span.name == "process recorder").collect();
     assert_eq!(handled.len(), 2);
     for span in handled {
-        assert_eq!(links(span), [origin.clone()]);
+        assert_eq!(links(span), std::slice::from_ref(&origin));
     }
 }
 
