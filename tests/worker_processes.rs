@@ -30,7 +30,10 @@ fn start(world: &World, name: &str, environment: &[(&str, &str)]) -> Result<Proc
 async fn spans() -> Result<(String, Arc<Mutex<Vec<Bytes>>>)> {
     let came = Arc::new(Mutex::new(Vec::new()));
     let taken = Arc::clone(&came);
-    let take = move |body| std::future::ready(taken.lock().unwrap().push(body));
+    let take = move |body| {
+        taken.lock().unwrap().push(body);
+        std::future::ready(())
+    };
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = format!("http://{}", listener.local_addr()?);
     let routes = Router::new().route("/v1/traces", post(take));
