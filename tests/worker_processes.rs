@@ -3,10 +3,15 @@
 
 use crate::harness::{INSERT, LIMIT, World};
 use anyhow::Result;
+use axum::Router;
+use axum::body::Bytes;
+use axum::routing::post;
 use local::ministack::point_at;
 use local::process::{Process, command};
 use local::receiver::Receiver;
 use local::stack::{CUSTOMER_ORDERS, ORDER_SUMMARY, binary};
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpListener;
 
 const WORKERS: [&str; 3] = ["order_summary_worker", "customer_orders_worker", "notifier_worker"];
 
@@ -21,6 +26,21 @@ fn start(world: &World, name: &str, environment: &[(&str, &str)]) -> Result<Proc
     Process::start(name, run, &world.folder().join(format!("{name}.log")))
 }
 
+/// Where spans are sent to, and what came: a request each.
+async fn spans() -> Result<(String, Arc<Mutex<Vec<Bytes>>>)> {
+    let came = Arc::new(Mutex::new(Vec::new()));
+    let taken = Arc::clone(&came);
+    let take = move |body| {
+        taken.lock().unwrap().push(body);
+        std::future::ready(())
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = format!("http://{}", listener.local_addr()?);
+    let routes = Router::new().route("/v1/traces", post(take));
+    tokio::spawn(async { axum::serve(listener, routes).await });
+    Ok((address, came))
+}
+
 #[tokio::test]
 async fn committed_events_have_their_effects_by_each_functions_worker_which_ends_when_told()
 -> Result<()> {
@@ -30,14 +50,19 @@ async fn committed_events_have_their_effects_by_each_functions_worker_which_ends
     client.batch_execute(ORDER_SUMMARY).await?;
     client.batch_execute(CUSTOMER_ORDERS).await?;
     let receiver = Receiver::start().await?;
+    let (otlp, sent) = spans().await?;
     let topic = world.broker.topic("orders.fifo");
     let mut workers = Vec::new();
     for name in WORKERS {
         let queue = format!("{name}.fifo");
         let queue_url = world.broker.queue(&queue);
         world.broker.subscribe(&topic, &queue);
-        let environment =
-            [("QUEUE_URL", &*queue_url), ("NOTIFY_URL", &receiver.url()), ("WORKERS", "2")];
+        let environment = [
+            ("QUEUE_URL", &*queue_url),
+            ("NOTIFY_URL", &receiver.url()),
+            ("WORKERS", "2"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &otlp),
+        ];
         workers.push((start(&world, name, &environment)?, queue));
     }
     let _relay = world.run(&topic).await?;
@@ -58,6 +83,11 @@ async fn committed_events_have_their_effects_by_each_functions_worker_which_ends
         assert!(worker.log().contains("stopping"), "{}", worker.log());
     }
     assert_eq!(receiver.calls().into_values().collect::<Vec<_>>(), [1]);
+    let sent = sent.lock().unwrap().concat();
+    for span in ["process order_summary", "process customer_orders", "process notifier"] {
+        let found = sent.windows(span.len()).any(|bytes| bytes == span.as_bytes());
+        assert!(found, "expected the span {span:?}; {} bytes were sent", sent.len());
+    }
     Ok(())
 }
 

@@ -1,13 +1,14 @@
 //! AWS IAM login.
 
 use super::{Server, certificates, open};
-use crate::harness::{World, text};
+use crate::harness::{LIMIT, World, text};
 use anyhow::{Context, Result, ensure};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use consumer::{Consumer, Event, Handler, HandlerError, Outcome, Record, Tx};
 use dsn::{Dsn, Mint};
 use local::stack::binary;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -142,6 +143,50 @@ fn assert_is_a_token(shown: &str, port: u16) {
     ] {
         assert!(shown.contains(part), "expected {part} in {shown}");
     }
+}
+
+/// What the relay's own commands show the read model.
+#[tokio::test]
+async fn the_commands_for_the_read_model_show_a_token_over_tls_and_never_tell_it() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    certificates(folder.path(), &rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let world = World::bare(&[]).await?;
+    // A password that the string does not name is not asked for either.
+    let pass_file = folder.path().join("passwords");
+    std::fs::write(&pass_file, "*:*:*:*:not this one")?;
+    std::fs::set_permissions(&pass_file, std::fs::Permissions::from_mode(0o600))?;
+    let login = |arguments: &[&str], url: &str, login: &str| {
+        let mut command = world.relay("");
+        command.args(arguments).env("READ_MODEL_URL", url).env("READ_MODEL_LOGIN", login);
+        command.env("AWS_REGION", "eu-west-1").env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE");
+        command.env("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY");
+        command.env_remove("AWS_SESSION_TOKEN").env("PGPASSFILE", &pass_file);
+        command
+    };
+    for arguments in [&["parked", "list"][..], &["init", "--read-model"]] {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let plain = format!("postgres://relay:not-this-one@localhost:{port}/shop");
+        let authority = folder.path().join("authority.pem");
+        let url = format!("{plain}?sslmode=verify-full&sslrootcert={}", authority.display());
+        let mut command = login(arguments, &url, "aws-iam");
+        let relay = tokio::task::spawn_blocking(move || command.output());
+        let shown = tokio::time::timeout(LIMIT, asked_for_a_password(listener, folder.path()));
+        assert_is_a_token(&shown.await??, port);
+        let output = relay.await??;
+        assert_eq!(output.status.code(), Some(1));
+        let said = text(&output);
+        assert!(said.contains("PAM authentication failed") && !said.contains("X-Amz"), "{said}");
+
+        for (url, value, why) in [
+            (&plain, "aws-iam", "a login token is a password in clear text"),
+            (&url, "iam", "expected `password` or `aws-iam`"),
+        ] {
+            let refused = text(&login(arguments, url, value).output()?);
+            assert!(refused.contains(why), "{refused}");
+        }
+    }
+    Ok(())
 }
 
 /// The function reads its login, region and credentials where Lambda puts them.

@@ -9,11 +9,13 @@ use crate::emit::NewEvent;
 use crate::handler::{Handler, Mode, Tx};
 use crate::record::{Content, Malformed, Record, refusal};
 use crate::statements::Statements;
+use crate::traces;
 use crate::undone::Undone;
 use envelope::Event;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use tokio_postgres::Transaction;
+use tokio_postgres::types::Json;
 use uuid::Uuid;
 
 /// How often it is tried when another transaction was faster with the aggregate's first progress.
@@ -138,16 +140,36 @@ impl NewEvent {
     /// Writes the event into `relay.outbox` in the command's transaction, and returns it as it
     /// will be delivered, but for its position and its source: for [`apply_now`].
     ///
+    /// Its `traceparent` names the span that is open where spans are kept
+    /// ([`Traces`](crate::Traces)): the consumers' spans are linked to it.
+    ///
     /// # Errors
     /// When Postgres refuses it: there is no outbox (`relay init`), or a name is none.
     pub async fn append(
         self,
         transaction: &Transaction<'_>,
     ) -> Result<Event, tokio_postgres::Error> {
+        let traceparent = traces::current();
+        self.append_traced(transaction, traceparent.as_deref()).await
+    }
+
+    /// The same as part of the trace that this `traceparent` names, such as that of the request
+    /// which brought the command: W3C's header as it came, whether spans are kept or not.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub async fn append_traced(
+        self,
+        transaction: &Transaction<'_>,
+        traceparent: Option<&str>,
+    ) -> Result<Event, tokio_postgres::Error> {
         const SQL: &str = "insert into relay.outbox
-              (event_id, aggregate_type, aggregate_id, aggregate_version, event_type, event_version, data)
-            values ($1, $2, $3, $4, $5, coalesce($6, '1.0'), $7::text::json)
-            returning event_version, recorded_at";
+              (event_id, aggregate_type, aggregate_id, aggregate_version, event_type, event_version, data,
+               metadata)
+            values ($1, $2, $3, $4, $5, coalesce($6, '1.0'), $7::text::json,
+              case when $8::text is null then json_build_object()
+                else json_build_object('traceparent', $8::text) end)
+            returning event_version, recorded_at, metadata";
         let event_id = Uuid::now_v7();
         let row = transaction
             .query_one(
@@ -160,14 +182,15 @@ impl NewEvent {
                     &self.event_type,
                     &self.event_version,
                     &self.data.get(),
+                    &traceparent,
                 ],
             )
             .await?;
         Ok(Event {
             event_id,
             event_type: self.event_type,
-            event_version: row.get(0),
-            timestamp: row.get::<_, OffsetDateTime>(1),
+            event_version: row.get("event_version"),
+            timestamp: row.get::<_, OffsetDateTime>("recorded_at"),
             source: String::new(),
             aggregate_type: self.aggregate_type,
             aggregate_id: self.aggregate_id,
@@ -175,7 +198,7 @@ impl NewEvent {
             correlation_id: None,
             causation_id: None,
             data: self.data,
-            metadata: RawValue::from_string("{}".to_owned()).ok(),
+            metadata: Some(row.get::<_, Json<Box<RawValue>>>("metadata").0),
             position: None,
         })
     }

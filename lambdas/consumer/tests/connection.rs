@@ -1,9 +1,13 @@
 //! The database goes away, or was never there.
 
-use crate::support::{ReadModel, deliver, sent};
+use crate::support::{ReadModel, Recorder, deliver, sent};
 use consumer::Outcome::Applied;
 use consumer::{Consumer, Error, Mode};
+use std::future::pending;
 use std::time::Duration;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 #[tokio::test]
 async fn a_connection_killed_in_the_middle_of_a_batch_is_made_anew() {
@@ -25,6 +29,46 @@ async fn a_connection_killed_between_batches_is_made_anew() {
         assert_eq!(read_model.client.query(kill, &[]).await.unwrap().len(), 1);
     }
     assert_eq!(read_model.count("effects").await, 5);
+}
+
+/// Leads to the server's port from one of its own, until it is told to be silent: then what is
+/// connected stays so, and nothing comes through any more. What connects later does.
+async fn passage(to: u16) -> (u16, watch::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (silence, silenced) = watch::channel(());
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut silenced = silenced.clone();
+            silenced.mark_unchanged();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
+                tokio::select! {
+                    _ = copy_bidirectional(&mut client, &mut server) => {}
+                    Ok(()) = silenced.changed() => pending().await,
+                }
+            });
+        }
+    });
+    (port, silence)
+}
+
+/// As a function finds it that was frozen while a firewall forgot the connection.
+#[tokio::test]
+async fn a_connection_that_is_dead_without_a_word_is_found_out_and_made_anew() {
+    let read_model = ReadModel::start().await;
+    let port = read_model.postgres.port();
+    let (passage, silence) = passage(port).await;
+    let url = read_model.postgres.url(&read_model.database);
+    let through = url.replace(&port.to_string(), &passage.to_string());
+    assert_ne!(through, url);
+    let mut consumer = Consumer::new(Recorder::new(Mode::Versioned), &through.parse().unwrap());
+    assert_eq!(deliver(&mut consumer, &[sent("a", 1)]).await, [Applied]);
+    silence.send(()).unwrap();
+    let batch = [sent("a", 2), sent("b", 1)];
+    let delivered = tokio::time::timeout(Duration::from_secs(60), deliver(&mut consumer, &batch));
+    assert_eq!(delivered.await.expect("a delivery that ends"), [Applied; 2]);
+    assert_eq!(read_model.effects().await["a"], [1, 2]);
 }
 
 #[tokio::test]

@@ -55,6 +55,27 @@ async fn in_every_mode_the_later_delivery_is_a_duplicate() {
 }
 
 #[tokio::test]
+async fn a_commands_event_carries_the_trace_that_it_is_given() {
+    const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut read_model = ReadModel::start().await.with_outbox().await;
+    for (given, metadata) in [
+        (None, serde_json::json!({})),
+        (Some(TRACEPARENT), serde_json::json!({ "traceparent": TRACEPARENT })),
+        (Some("\"}, it \\ is"), serde_json::json!({ "traceparent": "\"}, it \\ is" })),
+    ] {
+        let transaction = read_model.client.transaction().await.unwrap();
+        let new = NewEvent::new("thing", "a", "thing.done", &1).unwrap();
+        let event = new.append_traced(&transaction, given).await.unwrap();
+        transaction.commit().await.unwrap();
+        let published = published(&read_model).await.pop().unwrap();
+        for event in [event, Event::from_json(&published).unwrap()] {
+            let found = event.metadata.as_ref().map(|metadata| metadata.get()).unwrap();
+            assert_eq!(serde_json::from_str::<serde_json::Value>(found).unwrap(), metadata);
+        }
+    }
+}
+
+#[tokio::test]
 async fn events_without_a_version_are_known_by_their_id() {
     for mode in [Mode::Once, Mode::Versioned] {
         let mut read_model = ReadModel::start().await.with_outbox().await;

@@ -5,6 +5,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
+use axum::serve::Listener;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
@@ -23,6 +24,14 @@ impl Otlp {
     pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
+        Self::behind(listener, address)
+    }
+
+    /// One that gets its connections from this listener, which is found at this address.
+    pub(crate) fn behind<L: Listener>(listener: L, address: String) -> Self
+    where
+        L::Addr: std::fmt::Debug,
+    {
         let otlp = Self { address, ..Self::default() };
         let routes = Router::new().route("/v1/traces", post(take)).with_state(otlp.clone());
         tokio::spawn(async { axum::serve(listener, routes).await });

@@ -2,11 +2,12 @@
 
 use crate::otlp::{Otlp, attribute, hex};
 use crate::support::{ReadModel, Recorder, Sent, sent};
-use consumer::{Consumer, Outcome, Record, Traces};
+use consumer::{Consumer, NewEvent, Outcome, Record, Traces, apply_now};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use std::time::Duration;
+use tracing::Instrument as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -139,6 +140,38 @@ async fn what_is_emitted_leads_on_from_the_span_that_is_open() {
     let span = spans.iter().find(|span| span.name == "process recorder").unwrap();
     let open = format!("00-{}-{}-01", hex(&span.trace_id), hex(&span.span_id));
     assert_eq!(traceparents().await[2..], [Some(open.clone()), Some(open)]);
+}
+
+#[tokio::test]
+async fn what_a_command_appends_is_linked_to_the_commands_span_at_once_and_when_delivered() {
+    let mut read_model = ReadModel::start().await.with_outbox().await;
+    let (otlp, traces, mut consumer) = traced(&read_model).await;
+    let _here = keep(&traces);
+    let command = tracing::info_span!("command");
+    let event = async {
+        let mut transaction = read_model.client.transaction().await.unwrap();
+        let new = NewEvent::new("thing", "a", "ok", &1).unwrap().aggregate_version(1);
+        let event = new.append(&transaction).await.unwrap();
+        apply_now(&Recorder::default(), &mut transaction, &event).await.unwrap();
+        transaction.commit().await.unwrap();
+        event
+    };
+    let event = event.instrument(command).await;
+    let sql = "select metadata->>'traceparent' from relay.outbox where event_id = $1";
+    let row = read_model.client.query_one(sql, &[&event.event_id]).await.unwrap();
+    // As another projection gets it, to which it is no duplicate.
+    let delivered = with_headers(&sent("b", 1), row.get(0), None);
+    consumer.deliver(vec![delivered]).await.unwrap();
+    traces.flush(LIMIT).await;
+
+    let spans = otlp.spans();
+    let command = spans.iter().find(|span| span.name == "command").unwrap();
+    let origin = (hex(&command.trace_id), hex(&command.span_id));
+    let handled: Vec<_> = spans.iter().filter(|span| span.name == "process recorder").collect();
+    assert_eq!(handled.len(), 2);
+    for span in handled {
+        assert_eq!(links(span), std::slice::from_ref(&origin));
+    }
 }
 
 #[tokio::test]

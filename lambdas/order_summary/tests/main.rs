@@ -12,3 +12,5 @@ mod otlp;
 mod projection;
 mod runtime_api;
 mod support;
+#[cfg(feature = "otel")]
+mod traces;

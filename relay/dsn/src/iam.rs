@@ -238,6 +238,24 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_minted_token_is_for_the_connections_host_role_and_region_and_from_now_on() {
+        let dsn: crate::Dsn = "postgres://relay@db.example.com:6543/shop".parse().unwrap();
+        let provider = SharedCredentialsProvider::new(credentials(None));
+        let dsn = dsn.with_mint(Mint::iam("eu-west-1", provider)).unwrap();
+        let seconds = || {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            now.unwrap().as_secs()
+        };
+        let before = seconds();
+        let minted = String::from_utf8(dsn.password().await.unwrap().unwrap()).unwrap();
+        let expected = (before..=seconds()).map(|second| {
+            let then = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+            token(("db.example.com", 6543), "relay", "eu-west-1", &credentials(None), then).unwrap()
+        });
+        assert!(expected.collect::<Vec<_>>().contains(&minted), "{minted}");
+    }
+
     #[test]
     fn a_token_does_not_print() {
         let host = ("db.example.com", 5432);

@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result<bool> {
     if arguments.read_model {
-        let dsn = read_model()?;
+        let dsn = read_model().await?;
         let (mut client, _driver) = dsn.connect("relay init").await?;
         apply(&mut client, Side::ReadModel, &dsn).await?;
         return Ok(true);

@@ -16,6 +16,8 @@ use bytesize::ByteSize;
 use dsn::Dsn;
 use relay::config::{Config, Login};
 use relay::publish::{Access, ClaimChecks, Destination, aws_config};
+use serde::Deserialize as _;
+use serde::de::IntoDeserializer as _;
 use std::path::PathBuf;
 
 /// The source database, with its password.
@@ -25,8 +27,7 @@ use std::path::PathBuf;
 async fn source(config: &Config) -> anyhow::Result<Dsn> {
     let dsn: Dsn = config.database_url()?.parse()?;
     if config.postgres.login == Login::AwsIam {
-        let aws = aws_config(None).await;
-        return Ok(dsn.with_mint(relay::iam::mint(&aws)?)?);
+        return with_tokens(dsn).await;
     }
     let dsn = dsn.with_password_from(std::env::var("PGPASSWORD").ok());
     let dsn = match &config.postgres.password_file {
@@ -36,13 +37,30 @@ async fn source(config: &Config) -> anyhow::Result<Dsn> {
     Ok(with_pass_file(dsn))
 }
 
-/// The read model, with its password.
-fn read_model() -> anyhow::Result<Dsn> {
+/// The read model, with its password; or a token for each connection, as `READ_MODEL_LOGIN` says
+/// here as it does to the functions.
+async fn read_model() -> anyhow::Result<Dsn> {
     let url = std::env::var("READ_MODEL_URL").context(
         "expected READ_MODEL_URL, the connection string of the read model; found nothing",
     )?;
     let dsn: Dsn = url.parse().context("READ_MODEL_URL cannot be used")?;
-    Ok(with_pass_file(dsn))
+    match read_model_login().context("READ_MODEL_LOGIN cannot be used")? {
+        Login::Password => Ok(with_pass_file(dsn)),
+        Login::AwsIam => with_tokens(dsn).await,
+    }
+}
+
+fn read_model_login() -> Result<Login, serde::de::value::Error> {
+    match std::env::var("READ_MODEL_LOGIN") {
+        Ok(login) if !login.is_empty() => Login::deserialize(login.into_deserializer()),
+        Ok(_) | Err(_) => Ok(Login::default()),
+    }
+}
+
+/// The same, shown a token of AWS IAM for each connection.
+async fn with_tokens(dsn: Dsn) -> anyhow::Result<Dsn> {
+    let aws = aws_config(None).await;
+    Ok(dsn.with_mint(relay::iam::mint(&aws)?)?)
 }
 
 /// The same with `PGPASSFILE`, or else the password file in the home folder.

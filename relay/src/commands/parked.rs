@@ -20,7 +20,7 @@ const PARKED: Table = Table {
 
 #[derive(Debug, Subcommand)]
 #[command(
-    after_help = "They stand in the read model: READ_MODEL_URL is its connection string.\n\n\
+    after_help = "They stand in the read model: READ_MODEL_URL is its connection string. READ_MODEL_LOGIN=aws-iam\nshows it a token of AWS IAM in place of a password.\n\n\
 Examples:\n  \
   relay parked list --projection order_summary --since 2h\n  \
   relay parked show 17\n  \
@@ -74,7 +74,7 @@ impl Which {
 }
 
 pub(crate) async fn run(verb: Verb) -> anyhow::Result<bool> {
-    let (client, _driver) = read_model()?.connect("relay parked").await?;
+    let (client, _driver) = read_model().await?.connect("relay parked").await?;
     match verb {
         Verb::List { which, listing } => {
             let columns = "to_char(parked_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')

@@ -5,6 +5,7 @@
 
 use super::Traces;
 use super::kept::Kept;
+use super::transport::{Noted, Reason};
 use http::Uri;
 use http::uri::Scheme;
 use hyper_rustls::HttpsConnectorBuilder;
@@ -86,6 +87,8 @@ pub(super) struct Export {
     kept: Kept,
     /// One request at a time, as an exporter wants it.
     exporter: Mutex<SpanExporter>,
+    /// Why the exporter's last request failed.
+    reason: Reason,
 }
 
 impl Traces {
@@ -131,15 +134,17 @@ impl Traces {
         // its next use.
         let soon = RetryPolicy::default().with_initial_delay(Duration::from_millis(20));
         let builder = builder.with_retry_policy(soon.with_max_jitter(Duration::from_millis(20)));
-        let limit = limit()?;
+        let (limit, reason) = (limit()?, Reason::default());
         let builder = if is_encrypted(name, address)? {
             let mut tcp = HttpConnector::new();
             tcp.enforce_http(false);
             let https = HttpsConnectorBuilder::new().with_tls_config(tls()?).https_only();
             let https = https.enable_http1().wrap_connector(tcp);
-            builder.with_http_client(HyperClient::new(https, limit, None))
+            let client = HyperClient::new(https, limit, None);
+            builder.with_http_client(Noted { client, reason: reason.clone() })
         } else {
-            builder.with_http_client(HyperClient::with_default_connector(limit, None))
+            let client = HyperClient::with_default_connector(limit, None);
+            builder.with_http_client(Noted { client, reason: reason.clone() })
         };
         let mut exporter = builder.build()?;
         let resource = resource();
@@ -149,7 +154,7 @@ impl Traces {
             .with_resource(resource)
             .with_span_processor(kept.clone())
             .build();
-        let export = Export { provider, kept, exporter: Mutex::new(exporter) };
+        let export = Export { provider, kept, exporter: Mutex::new(exporter), reason };
         Ok(Self { export: Some(Arc::new(export)) })
     }
 
@@ -193,8 +198,13 @@ impl Export {
         match tokio::time::timeout(limit, sent).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                let error = crate::error::chain(&error);
-                tracing::warn!(lost = count, error, "spans could not be sent; they are lost");
+                let (error, reason) = (crate::error::chain(&error), self.reason.take());
+                tracing::warn!(
+                    lost = count,
+                    error,
+                    reason,
+                    "spans could not be sent; they are lost"
+                );
             }
             Err(_) => tracing::warn!(
                 lost = count,

@@ -11,6 +11,8 @@ mod export;
 mod kept;
 #[cfg(feature = "otel")]
 mod links;
+#[cfg(feature = "otel")]
+mod transport;
 
 #[cfg(feature = "otel")]
 pub use export::TracesError;
