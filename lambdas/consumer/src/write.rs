@@ -7,7 +7,7 @@ use crate::undone::Undone;
 use futures_util::future::try_join;
 use std::collections::VecDeque;
 use std::error::Error;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::pin::Pin;
 use std::task::Poll;
 use tokio_postgres::Client;
@@ -138,14 +138,18 @@ impl<'a> Tx<'a> {
             parameters.iter().zip(types).map(|(value, kind)| Encoded::new(*value, kind)).collect();
         let mut answer: Answer<'a> =
             Box::pin(async move { client.execute_raw(&statement, parameters).await });
-        // The driver gets the statement when it is polled first; what comes at once is a refusal of its own.
-        match poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await {
-            Poll::Ready(answered) => answered.map(drop),
-            Poll::Pending => {
-                self.written.sent.push_back(Sent { answer, unless_one });
-                Ok(())
+        // The driver gets the statement when it is polled first, and refuses it then if it has to. On
+        // another thread it may even have the server's answer by then, which counts like a later one.
+        let answer = match poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await {
+            Poll::Ready(Err(error)) => {
+                self.suspect = true;
+                return Err(error);
             }
-        }
+            Poll::Ready(Ok(rows)) => Box::pin(ready(Ok(rows))),
+            Poll::Pending => answer,
+        };
+        self.written.sent.push_back(Sent { answer, unless_one });
+        Ok(())
     }
 
     /// Ends the work: waits for what was sent, and says how all of it went. To be called before
