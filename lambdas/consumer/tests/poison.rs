@@ -137,3 +137,15 @@ async fn the_same_id_with_another_content_is_refused_and_reported() {
         assert!(reason.contains("found another content"), "{reason}");
     }
 }
+
+#[tokio::test]
+async fn the_next_version_under_the_id_of_another_event_is_parked() {
+    let read_model = ReadModel::start().await;
+    let mut consumer = read_model.consumer(Mode::Versioned);
+    let first = sent("a", 1);
+    assert_eq!(deliver(&mut consumer, [&first]).await, [Applied]);
+    let mut second = sent("a", 2);
+    second.event_id.clone_from(&first.event_id);
+    assert_eq!(deliver(&mut consumer, [&second, &sent("b", 1)]).await, [Parked, Applied]);
+    assert_eq!(read_model.effects().await["a"], [1]);
+}
