@@ -166,7 +166,7 @@ async fn while_s3_fails_the_event_waits_with_its_key_and_others_go_on() -> Resul
     // The bucket is not there yet: the destination is wrong, and no event's fault.
     world.broker.wait("a sixth try", LIMIT, |s| s.puts >= 6).await;
     assert_eq!(world.broker.state().accepted.len(), 1);
-    let said = "select exists (select from relay.destination where state = 'bucket')";
+    let said = "select exists (select from relay.condition where found like '%too large%')";
     world.until(&client, said).await?;
     let status = world.relay("").arg("status").output()?;
     assert!(!status.status.success());
@@ -176,7 +176,7 @@ async fn while_s3_fails_the_event_waits_with_its_key_and_others_go_on() -> Resul
     world.broker.wait("all", LIMIT, |s| s.accepted.len() == 3).await;
     assert_eq!(member(&world.broker.state().accepted[2], "aggregate_version"), 2);
     world.until(&client, "select count(*) = 0 from relay.dead_letter").await?;
-    world.until(&client, "select count(*) = 0 from relay.destination").await?;
+    world.until(&client, "select count(*) = 0 from relay.condition").await?;
     let status = world.relay("").arg("status").output()?;
     assert!(text(&status).contains("\nEvents flow."), "{}", text(&status));
     assert!(relay.terminate(LIMIT).await?.success());

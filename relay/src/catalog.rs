@@ -51,8 +51,10 @@ pub(crate) async fn ask(dsn: &Dsn, oids: Vec<u32>) -> Vec<(u32, Type)> {
         match try_ask(dsn, &oids).await {
             Ok(types) => return types,
             Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(%error, cause, "types of a table are not known yet; trying again, its changes wait");
+                tracing::warn!(
+                    error = dsn::causes(&error),
+                    "types of a table are not known yet; trying again, its changes wait"
+                );
             }
         }
         tokio::time::sleep(backoff(attempt, fastrand::f64())).await;

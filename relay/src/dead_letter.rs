@@ -91,9 +91,8 @@ impl DeadLetters {
             match self.try_keep(letter).await {
                 Ok(()) => break,
                 Err(error) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
                     tracing::error!(
-                        event_id = ?letter.event_id, %error, cause,
+                        event_id = ?letter.event_id, error = dsn::causes(&error),
                         "a dead letter could not be written; its event stays in flight and is tried again"
                     );
                 }

@@ -30,8 +30,10 @@ pub async fn run(dsn: Dsn, every: Duration) {
         ticks.tick().await;
         if let Err(error) = beat(&dsn, &mut client).await {
             client = None;
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(%error, cause, "the heartbeat failed; the next one tries again");
+            tracing::warn!(
+                error = dsn::causes(&error),
+                "the heartbeat failed; the next one tries again"
+            );
         }
     }
 }

@@ -15,6 +15,7 @@
 
 mod catalog;
 pub mod change;
+pub mod condition;
 pub mod config;
 pub mod dead_letter;
 pub mod health;

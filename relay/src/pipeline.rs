@@ -3,6 +3,7 @@
 //! backpressure, which stops the reading but never the status).
 
 use crate::catalog;
+use crate::condition::Conditions;
 use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::health::Health;
 use crate::intake::{Intake, IntakeError, Taken};
@@ -26,6 +27,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 mod session;
 mod settle;
@@ -92,6 +94,8 @@ pub struct Setup<P> {
     /// Set to the commit time of the newest confirmed transaction, in
     /// microseconds since 2000-01-01; 0 before the first.
     pub confirmed_time: Arc<AtomicI64>,
+    /// What keeps events from flowing, or will.
+    pub conditions: Conditions,
     /// Its signs of life.
     pub pulse: Arc<Pulse>,
     /// Where it counts.
@@ -156,8 +160,6 @@ enum Done {
     Recorded(TransactionId),
     /// What the catalogue says of the types that were asked for.
     Answer(Vec<(u32, Type)>),
-    /// Whether the state of the destinations was written down.
-    Noted(bool),
 }
 
 struct Pipeline<P> {
@@ -175,6 +177,9 @@ struct Pipeline<P> {
     dead_letters: DeadLetters,
     dead_letters_in_flight: usize,
     health: Health,
+    conditions: Conditions,
+    /// Writes the conditions down; `None` before the first session, because a standby knows nothing.
+    recorder: Option<JoinHandle<()>>,
     /// The destination whose events fill the budget.
     holder: Option<usize>,
     source: Source,
@@ -209,7 +214,6 @@ pub async fn run<P: Publisher>(
         }
         pipeline.dispatch();
         pipeline.watch_budget();
-        pipeline.note_standing();
         if deadline.is_some() && pipeline.is_idle() {
             break;
         }
@@ -262,7 +266,12 @@ impl<P: Publisher> Pipeline<P> {
             taken: Vec::new(),
             asking: false,
             schedule: Schedule::new(lanes, setup.bytes_in_flight),
-            health: Health::new(slot.dsn.clone(), slot.name.clone(), setup.destinations.len()),
+            health: Health::new(
+                setup.conditions.clone(),
+                setup.destinations.iter().map(|to| to.publisher.name().to_owned()).collect(),
+            ),
+            conditions: setup.conditions,
+            recorder: None,
             holder: None,
             meters: setup.meters,
             pulse: setup.pulse,

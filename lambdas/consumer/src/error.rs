@@ -3,7 +3,6 @@
 //! Knows: which errors of Postgres pass by themselves. Must not know: queues,
 //! handlers.
 
-use std::fmt::Write as _;
 use tokio_postgres::error::SqlState;
 
 /// Why a batch could not be worked on at all: every record goes back to the queue.
@@ -55,16 +54,8 @@ impl Error {
     }
 }
 
-/// The error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let _ = write!(line, ": {cause}");
-        next = cause.source();
-    }
-    line
-}
+/// The error and its causes in one line, without values; see [`dsn::causes`].
+pub(crate) use dsn::causes as chain;
 
 /// Whether the connection is of no more use.
 pub(crate) fn is_lost(error: &tokio_postgres::Error) -> bool {
@@ -115,22 +106,7 @@ pub(crate) fn is_missing(error: &tokio_postgres::Error) -> bool {
     .any(|code| error.code() == Some(code))
 }
 
-/// The error in words that show no value: Postgres quotes the offending value
-/// in the messages of data exceptions, and payloads do not belong in logs.
+/// The error in words that show no value; see [`dsn::causes`].
 pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
-    let Some(db) = error.as_db_error() else {
-        return chain(error);
-    };
-    let mut line = format!("SQLSTATE {}", db.code().code());
-    for (what, name) in
-        [("table", db.table()), ("column", db.column()), ("constraint", db.constraint())]
-    {
-        if let Some(name) = name {
-            let _ = write!(line, ", {what} {name}");
-        }
-    }
-    if !db.code().code().starts_with("22") {
-        let _ = write!(line, ": {}", db.message());
-    }
-    line
+    chain(error)
 }

@@ -43,7 +43,7 @@ impl IntoResponse for Refusal {
         let (status, error) = self.kind();
         if let Self::Unavailable(cause) = &self {
             // The caller is not told: it may name hosts and roles.
-            tracing::error!(error = chain(cause.as_ref()), "the read model does not answer");
+            tracing::error!(error = dsn::causes(cause.as_ref()), "the read model does not answer");
         }
         let body = json!({ "error": error, "message": self.to_string() }).to_string();
         let mut response = json_text(status, body);
@@ -58,16 +58,4 @@ impl IntoResponse for Refusal {
 pub(crate) fn json_text(status: StatusCode, body: String) -> Response {
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
     (status, headers, body).into_response()
-}
-
-/// The error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        line.push_str(": ");
-        line.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    line
 }

@@ -1,6 +1,6 @@
 //! What can be wrong with a connection string or a connection.
 
-use crate::Dsn;
+use crate::{Dsn, causes};
 use std::io;
 use std::path::PathBuf;
 use tokio_postgres::error::SqlState;
@@ -257,15 +257,10 @@ fn said(source: &tokio_postgres::Error) -> String {
 }
 
 /// Each error with its causes, in a line of its own.
-pub fn each<E: std::error::Error>(errors: &[E]) -> String {
+pub fn each<E: std::error::Error + 'static>(errors: &[E]) -> String {
     let mut said = String::new();
     for error in errors {
-        said.push_str(&format!("\n  {error}"));
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            said.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
+        said.push_str(&format!("\n  {}", causes(error)));
     }
     said
 }

@@ -9,6 +9,7 @@
 //! `disable`, which is refused.
 
 mod attempt;
+mod causes;
 mod connect;
 mod endpoint;
 mod error;
@@ -21,6 +22,7 @@ mod target;
 mod tls;
 
 pub use attempt::CONNECT_TIMEOUT;
+pub use causes::causes;
 pub use connect::Listening;
 pub use error::{Error, Malformed, each};
 pub use password::{Mint, MintError};

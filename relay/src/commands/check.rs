@@ -38,12 +38,7 @@ async fn postgres(config: &Config) -> anyhow::Result<bool> {
     let client = match dsn.connect("relay check").await {
         Ok((client, _driver)) => client,
         Err(error) => {
-            let mut found = error.to_string();
-            let mut cause = std::error::Error::source(&error);
-            while let Some(error) = cause {
-                found = format!("{found}: {error}");
-                cause = error.source();
-            }
+            let found = dsn::causes(&error);
             return Ok(report(
                 "connection",
                 &Err(Problem::new(

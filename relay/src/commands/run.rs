@@ -3,6 +3,7 @@
 use super::{destinations, source};
 use anyhow::Context;
 use prometheus_client::registry::Registry;
+use relay::condition::Conditions;
 use relay::config::{Config, Outbox};
 use relay::observe::Pulse;
 use relay::observe::http::Server;
@@ -42,8 +43,9 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
     let slot = config.postgres.slot.clone();
     let watch = tokio::spawn(relay::slot::watch::run(dsn.clone(), slot, relay::slot::watch::EVERY));
     let pulse = Arc::<Pulse>::default();
+    let conditions = Conditions::default();
     let (meters, registry) = Meters::new(to.iter().map(|to| to.publisher.name()));
-    let observer = observe(config, registry, &pulse).await?;
+    let observer = observe(config, registry, &pulse, &conditions).await?;
     let setup = Setup {
         slot: config.postgres.slot.clone(),
         publication: config.postgres.publication.clone(),
@@ -59,6 +61,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
             ..=config.publish.requests_in_flight,
         shutdown_grace: config.publish.shutdown_grace,
         confirmed_time,
+        conditions,
         pulse,
         meters,
     };
@@ -89,11 +92,12 @@ async fn observe(
     config: &Config,
     registry: Registry,
     pulse: &Arc<Pulse>,
+    conditions: &Conditions,
 ) -> anyhow::Result<Option<JoinHandle<()>>> {
     let Some(address) = config.observe.listen else { return Ok(None) };
     let server = Server::bind(address).await?;
     tracing::info!("metrics and health at http://{}/metrics, /live, /ready", server.address()?);
-    Ok(Some(tokio::spawn(server.serve(registry, Arc::clone(pulse)))))
+    Ok(Some(tokio::spawn(server.serve(registry, Arc::clone(pulse), conditions.clone()))))
 }
 
 /// SIGTERM or Ctrl-C.

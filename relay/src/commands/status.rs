@@ -23,11 +23,11 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
     let dead_letters = dead_letters(&client).await?;
     print(&slot);
     println!("dead letters  {dead_letters}");
-    let standing = Standing::read(&client, name).await?;
-    for destination in &standing {
-        println!("destination   {destination}");
+    let conditions = Written::read(&client, name).await?;
+    for condition in &conditions {
+        println!("condition     {condition}");
     }
-    let (well, sentence) = verdict(&slot, name, dead_letters, &standing);
+    let (well, sentence) = verdict(&slot, name, dead_letters, &conditions);
     println!("\n{sentence}");
     Ok(well)
 }
@@ -61,50 +61,48 @@ async fn dead_letters(client: &Client) -> anyhow::Result<i64> {
         .get(0))
 }
 
-/// A destination that does not take events now.
-struct Standing {
-    destination: String,
-    state: String,
+/// A row of `relay.condition`, which the running relay wrote.
+struct Written {
+    kind: String,
+    subject: String,
+    severity: String,
     since: String,
-    error: String,
-    holds_all_back: bool,
+    found: String,
+    cure: String,
 }
 
-impl Standing {
+impl Written {
+    /// The worst first.
     async fn read(client: &Client, slot: &str) -> anyhow::Result<Vec<Self>> {
         const SQL: &str = "
-            select destination, state, to_char(since at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS\"Z\"'),
-              concat_ws(': ', error_code, nullif(error, '')), holds_all_back
-            from relay.destination where slot = $1 order by destination";
+            select kind, subject, severity, to_char(since at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS\"Z\"'),
+              found, cure
+            from relay.condition where slot = $1
+            order by array_position(array['blocked', 'partial', 'notice'], severity), since, kind, subject";
         let rows = client.query(SQL, &[&slot]).await;
         let rows = rows
-            .context("relay.destination cannot be read; run `relay init`, or grant SELECT on it")?;
+            .context("relay.condition cannot be read; run `relay init`, or grant SELECT on it")?;
         let read = rows.iter().map(|row| Self {
-            destination: row.get(0),
-            state: row.get(1),
-            since: row.get(2),
-            error: row.get(3),
-            holds_all_back: row.get(4),
+            kind: row.get(0),
+            subject: row.get(1),
+            severity: row.get(2),
+            since: row.get(3),
+            found: row.get(4),
+            cure: row.get(5),
         });
         Ok(read.collect())
     }
 
-    fn cure(&self) -> &'static str {
-        match self.state.as_str() {
-            "wrong" => "check that it exists and that the relay may publish to it (`relay check`)",
-            "bucket" => {
-                "check that the bucket exists and that the relay may put objects into it (`relay check`)"
-            }
-            "halted" => "mend the cause and restart the relay, or set on_poison to dead-letter",
-            _ => "the relay tries it again by itself",
-        }
+    fn said(&self) -> String {
+        format!("{}: {}", self.found, self.cure)
     }
 }
 
-impl std::fmt::Display for Standing {
+impl std::fmt::Display for Written {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { destination, state, since, error, .. } = self;
-        write!(f, "{destination} {state} since {since} ({error})")
+        let Self { kind, subject, severity, since, found, .. } = self;
+        let subject = if subject.is_empty() { String::new() } else { format!(" {subject}") };
+        write!(f, "{severity} since {since}: {kind}{subject}: {found}")
     }
 }
 
@@ -113,7 +111,7 @@ fn verdict(
     slot: &SlotState,
     name: &str,
     dead_letters: i64,
-    standing: &[Standing],
+    conditions: &[Written],
 ) -> (bool, String) {
     let trouble = slot.trouble();
     match &trouble {
@@ -136,26 +134,15 @@ fn verdict(
         }
         None => {}
     }
-    if let Some(holder) = standing.iter().find(|destination| destination.holds_all_back) {
-        let (destination, cure) = (&holder.destination, holder.cure());
-        return (
-            false,
-            format!(
-                "Nothing flows: {destination} does not take events, and those that wait for it fill publish.bytes_in_flight, so that none is read for others: {cure}."
-            ),
-        );
-    }
-    if let Some(first) = standing.first() {
-        let (destination, cure) = (&first.destination, first.cure());
-        return (
-            false,
-            match first.state.as_str() {
-                "bucket" => format!(
-                    "Events to {destination} that are too large for a message do not flow, nor those of the same key behind them; all others do: {cure}."
-                ),
-                _ => format!("Events to {destination} do not flow, those to others do: {cure}."),
-            },
-        );
+    let worst = conditions.first();
+    match worst.map(|condition| condition.severity.as_str()) {
+        Some("blocked") => {
+            return (false, format!("Nothing flows: {}.", conditions[0].said()));
+        }
+        Some("partial") => {
+            return (false, format!("Some events do not flow: {}.", conditions[0].said()));
+        }
+        _ => {}
     }
     if dead_letters > 0 {
         return (
@@ -165,7 +152,10 @@ fn verdict(
             ),
         );
     }
-    (true, "Events flow.".to_owned())
+    match worst {
+        Some(notice) => (true, format!("Events flow. To know: {}.", notice.said())),
+        None => (true, "Events flow.".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -188,26 +178,20 @@ mod tests {
         assert!(!verdict(&lost, "relay", 0, &[]).0);
         let alone = SlotState { reader: None, ..slot() };
         assert!(verdict(&alone, "relay", 0, &[]).1.contains("Start `relay run`"));
-        let mut down = Standing {
-            destination: "arn".to_owned(),
-            state: "wrong".to_owned(),
+        let condition = |severity: &str| Written {
+            kind: "destination".to_owned(),
+            subject: "arn".to_owned(),
+            severity: severity.to_owned(),
             since: String::new(),
-            error: String::new(),
-            holds_all_back: false,
+            found: "events to arn do not flow".to_owned(),
+            cure: "run `relay check`".to_owned(),
         };
-        let (well, said) = verdict(&slot(), "relay", 0, std::slice::from_ref(&down));
-        assert!(!well && said.contains("to arn do not flow") && said.contains("relay check"));
-        down.holds_all_back = true;
-        assert!(verdict(&slot(), "relay", 0, &[down]).1.starts_with("Nothing flows: arn"));
-        let bucket = Standing {
-            destination: "arn".to_owned(),
-            state: "bucket".to_owned(),
-            since: String::new(),
-            error: String::new(),
-            holds_all_back: false,
-        };
-        let said = verdict(&slot(), "relay", 0, &[bucket]).1;
-        assert!(said.contains("too large") && said.contains("the bucket exists"), "{said}");
+        let (well, said) = verdict(&slot(), "relay", 0, &[condition("partial")]);
+        assert!(!well && said.contains("to arn do not flow: run `relay check`"), "{said}");
+        assert!(
+            verdict(&slot(), "relay", 0, &[condition("blocked")]).1.starts_with("Nothing flows: ")
+        );
+        assert!(verdict(&slot(), "relay", 0, &[condition("notice")]).0);
         let behind = SlotState { behind: Some(relay::slot::MUCH + 1), ..slot() };
         assert!(verdict(&behind, "relay", 0, &[]).1.contains("relay check"));
     }

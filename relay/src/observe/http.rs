@@ -1,6 +1,7 @@
 //! The HTTP server for scrapers and health checks: `/metrics`, `/live`, `/ready`.
 
 use super::Pulse;
+use crate::condition::Conditions;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -57,12 +58,12 @@ impl Server {
     }
 
     /// Answers until it is dropped.
-    pub async fn serve(self, registry: Registry, pulse: Arc<Pulse>) {
+    pub async fn serve(self, registry: Registry, pulse: Arc<Pulse>, conditions: Conditions) {
         let registry = Arc::new(registry);
         let router = Router::new()
             .route("/metrics", get(move || std::future::ready(scrape(&registry))))
             .route("/live", get(live))
-            .route("/ready", get(ready))
+            .route("/ready", get(move |pulse| ready(pulse, &conditions)))
             .with_state(pulse);
         if let Err(error) = axum::serve(self.listener, router).await {
             tracing::error!(%error, "metrics and health are not served any more");
@@ -80,14 +81,16 @@ fn scrape(registry: &Registry) -> Response {
 }
 
 fn live(State(pulse): State<Arc<Pulse>>) -> Ready<(StatusCode, String)> {
-    std::future::ready(answer(pulse.hangs()))
+    std::future::ready(answer(pulse.hangs().map(str::to_owned)))
 }
 
-fn ready(State(pulse): State<Arc<Pulse>>) -> Ready<(StatusCode, String)> {
-    std::future::ready(answer(pulse.hangs().or_else(|| pulse.waits())))
+fn ready(State(pulse): State<Arc<Pulse>>, conditions: &Conditions) -> Ready<(StatusCode, String)> {
+    let hangs = pulse.hangs().map(str::to_owned);
+    let waits = || pulse.waits().map(str::to_owned);
+    std::future::ready(answer(hangs.or_else(|| conditions.blocked()).or_else(waits)))
 }
 
-fn answer(trouble: Option<&'static str>) -> (StatusCode, String) {
+fn answer(trouble: Option<String>) -> (StatusCode, String) {
     match trouble {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")),

@@ -2,11 +2,13 @@
 //!
 //! Gauges are set once in each status interval, counters once for each request.
 
+use crate::condition::Severity;
 use crate::publish::schedule::{LaneState, Verdict};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
 type Gauge<N = u64> = prometheus_client::metrics::gauge::Gauge<N, AtomicU64>;
@@ -48,6 +50,8 @@ const UP: &str = "relay_destination_up";
 const DESTINATION_EVENTS: &str = "relay_destination_held_events";
 const DESTINATION_BYTES: &str = "relay_destination_held_bytes";
 
+const CONDITIONS: &str = "relay_conditions";
+
 const DESTINATION: &str = "destination";
 const OUTCOME: &str = "outcome";
 
@@ -75,6 +79,11 @@ pub const METRICS: &[Metric] = &[
     gauge(UP, &[DESTINATION], "1 while it takes events, 0 while it is left alone or halted"),
     gauge(DESTINATION_EVENTS, &[DESTINATION], "events on their way to it"),
     gauge(DESTINATION_BYTES, &[DESTINATION], "bytes of memory of these"),
+    gauge(
+        CONDITIONS,
+        &["kind", "severity"],
+        "conditions as `relay status` prints them; severity blocked: no event flows, partial: some do not, notice: all do",
+    ),
 ];
 
 const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
@@ -117,6 +126,7 @@ pub struct Meters {
     budget: Gauge,
     dead_letters: Counter,
     destinations: Vec<DestinationMeters>,
+    conditions: Family<OfConditions, Gauge>,
 }
 
 #[derive(Debug)]
@@ -142,6 +152,12 @@ struct OfDestination {
 struct OfRequests {
     destination: String,
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OfConditions {
+    kind: &'static str,
+    severity: &'static str,
 }
 
 /// The metrics that have a value for each destination.
@@ -193,6 +209,7 @@ impl Meters {
             budget: Gauge::default(),
             dead_letters: Counter::default(),
             destinations: destinations.into_iter().map(|name| families.of(name)).collect(),
+            conditions: Family::default(),
         };
         let registry = meters.register(&families);
         (meters, registry)
@@ -218,6 +235,7 @@ impl Meters {
                 UP => registry.register(stem, *help, families.up.clone()),
                 DESTINATION_EVENTS => registry.register(stem, *help, families.events.clone()),
                 DESTINATION_BYTES => registry.register(stem, *help, families.bytes.clone()),
+                CONDITIONS => registry.register(stem, *help, self.conditions.clone()),
                 _ => {}
             }
         }
@@ -227,6 +245,15 @@ impl Meters {
     /// An event was set aside.
     pub fn dead_letter(&self) {
         self.dead_letters.inc();
+    }
+
+    /// Sets the number of conditions of each kind; those that have passed have no line.
+    pub fn conditions(&self, counts: &BTreeMap<(&'static str, Severity), u64>) {
+        self.conditions.clear();
+        for ((kind, severity), count) in counts {
+            let labels = OfConditions { kind, severity: severity.as_str() };
+            self.conditions.get_or_create(&labels).set(*count);
+        }
     }
 
     /// A request came back.

@@ -10,7 +10,6 @@ pub struct Pulse {
     /// When the pipeline last went round, in milliseconds since `began`.
     beat: AtomicU64,
     streaming: AtomicBool,
-    held_back: AtomicBool,
 }
 
 /// A pipeline that has not gone round for so long hangs: it does so at least once a second.
@@ -18,22 +17,16 @@ const LIMIT: Duration = Duration::from_secs(15);
 
 impl Default for Pulse {
     fn default() -> Self {
-        Self {
-            began: Instant::now(),
-            beat: AtomicU64::new(0),
-            streaming: AtomicBool::new(false),
-            held_back: AtomicBool::new(false),
-        }
+        Self { began: Instant::now(), beat: AtomicU64::new(0), streaming: AtomicBool::new(false) }
     }
 }
 
 impl Pulse {
-    /// The pipeline went round; whether it streams, and whether a destination holds all back.
-    pub fn beat(&self, streaming: bool, held_back: bool) {
+    /// The pipeline went round; whether a session with Postgres streams.
+    pub fn beat(&self, streaming: bool) {
         let at = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.beat.store(at, Ordering::Relaxed);
         self.streaming.store(streaming, Ordering::Relaxed);
-        self.held_back.store(held_back, Ordering::Relaxed);
     }
 
     /// How long ago that was.
@@ -49,15 +42,10 @@ impl Pulse {
         (self.silence() > LIMIT).then_some("the pipeline hangs: restart the relay")
     }
 
-    /// Why it is not ready, if it is not.
+    /// Why it is not ready, if it is not; what blocks it stands in the conditions.
     #[must_use]
     pub fn waits(&self) -> Option<&'static str> {
-        if !self.streaming.load(Ordering::Relaxed) {
-            return Some("no session with Postgres streams: see `relay status` and the log");
-        }
-        let held_back = self.held_back.load(Ordering::Relaxed);
-        held_back.then_some(
-            "a destination that does not take events holds back the rest: see `relay status`",
-        )
+        let streaming = self.streaming.load(Ordering::Relaxed);
+        (!streaming).then_some("no session with Postgres streams: see `relay status` and the log")
     }
 }

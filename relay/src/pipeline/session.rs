@@ -1,6 +1,7 @@
 //! The session with Postgres: made, lost, made again, reported to, ended.
 
 use super::{Pipeline, PipelineError, Report};
+use crate::condition::record;
 use crate::publish::{Publisher, backoff};
 use crate::slot::Passing;
 use crate::source::{Connected, Source, SourceError, SourceEvent};
@@ -47,6 +48,10 @@ impl<P: Publisher> Pipeline<P> {
         );
         let origin = format!("{}/{}", found.system_id, self.slot.dsn.database());
         self.intake.reconnected(origin, connected.primary_keys);
+        if self.recorder.is_none() {
+            let (dsn, slot) = (self.slot.dsn.clone(), self.slot.name.clone());
+            self.recorder = Some(tokio::spawn(record(self.conditions.clone(), dsn, slot)));
+        }
         self.identity = Some(connected.identity);
         self.status_interval = connected.status_interval;
         self.connect_attempts = 0;
@@ -66,13 +71,22 @@ impl<P: Publisher> Pipeline<P> {
         let in_use = matches!(&error, SourceError::Wire(WireError::SlotInUse { .. }));
         if in_use {
             if self.connect_attempts == 0 {
-                tracing::warn!(%error, "standing by: another relay reads from the slot; taking over when it is free");
+                tracing::warn!(
+                    error = dsn::causes(&error),
+                    "standing by: another relay reads from the slot; taking over when it is free"
+                );
             }
         } else if passes {
-            tracing::error!(%error, "no session: events wait in Postgres until this is mended; trying again");
+            tracing::error!(
+                error = dsn::causes(&error),
+                "no session: events wait in Postgres until this is mended; trying again"
+            );
         } else {
-            let cause = causes(&error);
-            tracing::warn!(%error, cause, attempt = self.connect_attempts + 1, "no connection to Postgres; trying again");
+            tracing::warn!(
+                error = dsn::causes(&error),
+                attempt = self.connect_attempts + 1,
+                "no connection to Postgres; trying again"
+            );
         }
         // A standby asks every 200 to 400 ms, to take over within two seconds with all that a
         // session needs; a server that is down gets time.
@@ -86,8 +100,10 @@ impl<P: Publisher> Pipeline<P> {
         if let WireError::Protocol(_) | WireError::Unexpected { .. } = error {
             return Err(PipelineError::Source(error.into()));
         }
-        let cause = causes(&error);
-        tracing::warn!(%error, cause, "the connection to Postgres is lost; connecting again");
+        tracing::warn!(
+            error = dsn::causes(&error),
+            "the connection to Postgres is lost; connecting again"
+        );
         self.source = Source::wait(backoff(1, fastrand::f64()));
         Ok(())
     }
@@ -121,6 +137,9 @@ impl<P: Publisher> Pipeline<P> {
     /// Confirms the last position and says goodbye, so that nothing settled is sent again.
     pub(super) async fn finish(mut self) -> Report {
         const LIMIT: Duration = Duration::from_secs(5);
+        if let Some(recorder) = &self.recorder {
+            recorder.abort();
+        }
         self.send_status(true).await;
         self.report.confirmed = self.intake.ledger().flush_lsn();
         self.report.unfinished = self.schedule.len() + self.dead_letters_in_flight;
@@ -128,7 +147,10 @@ impl<P: Publisher> Pipeline<P> {
             match tokio::time::timeout(LIMIT, session.finish()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "the last position may not be confirmed; some events may be sent again");
+                    tracing::warn!(
+                        error = dsn::causes(&error),
+                        "the last position may not be confirmed; some events may be sent again"
+                    );
                 }
                 Err(_) => tracing::warn!(
                     "the server did not end the stream in time; some events may be sent again"
@@ -137,15 +159,4 @@ impl<P: Publisher> Pipeline<P> {
         }
         self.report
     }
-}
-
-/// The chain of an error's causes, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut texts = Vec::new();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        texts.push(error.to_string());
-        cause = error.source();
-    }
-    texts.join(": ")
 }

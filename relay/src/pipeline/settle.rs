@@ -36,7 +36,6 @@ impl<P: Publisher> Pipeline<P> {
                 }
                 self.asking = false;
             }
-            Done::Noted(well) => self.health.noted(well, Instant::now()),
         }
     }
 
@@ -89,7 +88,7 @@ impl<P: Publisher> Pipeline<P> {
         let failures = held.entry.attempts.saturating_add(1);
         let for_long = failures >= FAILURES_TO_OPEN;
         if is_of_bucket(code) && (class == Class::Destination || for_long) {
-            let trouble = Trouble::bucket(failures, code, message);
+            let trouble = Trouble::bucket(code, message);
             self.health.bucket_fails(held.entry.destination.0, trouble);
         }
     }
@@ -170,7 +169,7 @@ impl<P: Publisher> Pipeline<P> {
                     ?pause,
                     "{what}"
                 );
-                let trouble = Trouble::open(wrong, failures, code, message);
+                let trouble = Trouble::open(wrong, code, message);
                 self.health.set(destination.0, Some(trouble));
             }
             (None, Some((Class::Event, code, _))) if shared => {

@@ -1,11 +1,10 @@
-//! How the destinations stand: said when one holds back the rest, and written down.
+//! How the destinations stand: said when one holds back the rest.
 
-use super::{Done, Pipeline};
+use super::Pipeline;
 use crate::observe::metric::Sample;
 use crate::publish::Publisher;
 use crate::publish::schedule::LaneState;
 use crate::source::Source;
-use std::time::Instant;
 
 impl<P: Publisher> Pipeline<P> {
     /// Says which destination holds back the rest, once its events fill the budget.
@@ -41,22 +40,10 @@ impl<P: Publisher> Pipeline<P> {
         self.holder = Some(at);
     }
 
-    /// Writes down what changed.
-    pub(super) fn note_standing(&mut self) {
-        // Before the first session nothing is known to be there to write to.
-        if self.identity.is_none() {
-            return;
-        }
-        let names: Vec<&str> = self.destinations.iter().map(|to| to.publisher.name()).collect();
-        if let Some(note) = self.health.note(&names, Instant::now()) {
-            self.under_way.push(Box::pin(async move { Done::Noted(note.write().await) }));
-        }
-    }
-
     /// Gives a sign of life and sets the gauges.
     pub(super) fn measure(&mut self) {
         let streaming = matches!(self.source, Source::Streaming(_));
-        self.pulse.beat(streaming, self.holder.is_some());
+        self.pulse.beat(streaming);
         let ledger = self.intake.ledger();
         let sample = Sample {
             streaming,
@@ -67,5 +54,6 @@ impl<P: Publisher> Pipeline<P> {
             budget: self.schedule.budget(),
         };
         self.meters.set(sample, self.schedule.states());
+        self.meters.conditions(&self.conditions.counts());
     }
 }

@@ -115,6 +115,7 @@ async fn relay<P: Publisher>(options: Relay, publisher: P) -> Result<()> {
         requests_in_flight: 1..=limits.requests_in_flight,
         shutdown_grace: Duration::from_secs(10),
         confirmed_time: Arc::default(),
+        conditions: relay::condition::Conditions::default(),
         pulse: Arc::default(),
         meters: relay::observe::metric::Meters::new([""]).0,
     };
