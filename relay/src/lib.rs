@@ -13,6 +13,7 @@
 //! `ledger` are pure: they hold the promises, and their tests state them.
 //! [`pipeline::run`] puts the stages together; the program and the tests call it.
 
+pub mod bounds;
 mod catalog;
 pub mod change;
 pub mod condition;

@@ -3,6 +3,7 @@
 //! Knows: the columns of `relay.outbox` and the JSON of `relay.emit`. Must not
 //! know: where the event goes. Borrows everything from the buffer.
 
+use crate::bounds;
 use pgoutput::{Relation, Tuple, Value};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -213,15 +214,26 @@ impl<'a> OutboxEvent<'a> {
     /// What the table's constraints say, for rows that got around them.
     fn check(self) -> Result<Self, OutboxError> {
         let refused = |column, expected| Err(OutboxError::Value { column, expected });
-        let is_name = |text: &str| !text.is_empty() && !text.contains(char::is_whitespace);
-        if self.aggregate_id.is_empty() {
-            return refused("aggregate_id", "a key of 1 to 1024 characters, found an empty one");
+        if !(1..=bounds::KEY).contains(&self.aggregate_id.len()) {
+            return refused("aggregate_id", "a key of 1 to 1024 bytes");
         }
-        if !is_name(&self.event_type) {
-            return refused("event_type", "a name without spaces, such as order.created");
+        if !bounds::is_name(&self.event_type) {
+            return refused(
+                "event_type",
+                "a name of 1 to 255 bytes without spaces, such as order.created",
+            );
         }
-        if !is_name(&self.aggregate_type) {
-            return refused("aggregate_type", "a name without spaces, such as order");
+        if !bounds::is_name(&self.aggregate_type) {
+            return refused(
+                "aggregate_type",
+                "a name of 1 to 255 bytes without spaces, such as order",
+            );
+        }
+        if self.tenant_id.as_ref().is_some_and(|tenant| tenant.len() > bounds::TENANT) {
+            return refused("tenant_id", "at most 128 bytes, or null");
+        }
+        if !bounds::is_time(&self.recorded_at) {
+            return refused("recorded_at", "a time from 0001-01-02 to 9999-12-30 in UTC");
         }
         if !self.metadata.trim_ascii_start().starts_with('{') {
             return refused("metadata", "a JSON object");

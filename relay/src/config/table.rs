@@ -1,6 +1,7 @@
 //! `[[table]]`: the tables whose changes are events.
 
 use super::ConfigError;
+use crate::bounds;
 use crate::table::TableRule;
 use serde::Deserialize;
 
@@ -34,8 +35,7 @@ impl Table {
             return Err(range("a table's name such as public.customers", &self.name));
         }
         let aggregate_type = self.aggregate_type.as_deref().unwrap_or(name);
-        let legal = |c: char| !c.is_whitespace() && !c.is_control();
-        if !(1..=240).contains(&aggregate_type.len()) || !aggregate_type.chars().all(legal) {
+        if aggregate_type.len() > 240 || !bounds::is_name(aggregate_type) {
             return Err(range(
                 "a name without spaces, of at most 240 bytes, for its events (set `as`)",
                 aggregate_type,
