@@ -274,9 +274,9 @@ async fn what_may_not_go_to_s3_is_a_dead_letter_and_check_says_what_is_wrong() -
         .await?;
     let told: Vec<(String, String, i32)> =
         rows.iter().map(|r| (r.get(0), r.get(1), r.get(2))).collect();
-    assert_eq!((told[0].0.as_str(), told[0].2), ("o", 0));
+    assert_eq!((told[0].0.as_str(), told[0].2), ("/order/o", 0));
     assert!(told[0].1.contains("at most 1048576 bytes"), "{}", told[0].1);
-    assert!(told[1].0 == "p" && told[1].2 > 400_000, "{told:?}");
+    assert!(told[1].0 == "/plain/p" && told[1].2 > 400_000, "{told:?}");
     assert!(relay.terminate(LIMIT).await?.success());
     Ok(())
 }

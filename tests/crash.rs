@@ -171,7 +171,7 @@ async fn an_event_is_confirmed_only_once_the_broker_has_it() -> Result<()> {
     world
         .broker
         .wait("the first event", LIMIT, |s| {
-            s.accepted.iter().any(|a| a.entry.group.as_deref() == Some("first"))
+            s.accepted.iter().any(|a| a.entry.group.as_deref() == Some("/order/first"))
         })
         .await;
     Ok(())

@@ -37,14 +37,17 @@ async fn a_redriven_event_arrives_with_its_id_and_its_letter_is_gone() -> Result
 
     let listed =
         text(&dead_letters(&world, &["list", "--type", "order.created", "--since", "1h"])?);
-    assert!(listed.contains("order.created  key ord_1") && listed.contains(&topic), "{listed}");
+    assert!(
+        listed.contains("order.created  key /order/ord_1") && listed.contains(&topic),
+        "{listed}"
+    );
     assert!(listed.contains("InvalidParameter") && listed.contains("1 dead letter"), "{listed}");
     let none = text(&dead_letters(&world, &["list", "--until", "1h"])?);
     assert!(none.contains("0 dead letters"), "{none}");
     let shown = text(&dead_letters(&world, &["show", &id.to_string()])?);
     assert!(shown.contains(&event_id) && shown.contains("{\"x\": 1}"), "{shown}");
 
-    let redriven = dead_letters(&world, &["redrive", "--key", "ord_1"])?;
+    let redriven = dead_letters(&world, &["redrive", "--key", "/order/ord_1"])?;
     assert!(redriven.status.success(), "{}", text(&redriven));
     assert!(text(&redriven).contains("redrove 1 dead letter"), "{}", text(&redriven));
     world.broker.wait("the redriven event", LIMIT, |s| s.accepted.len() == 3).await;
@@ -92,7 +95,7 @@ async fn a_letter_for_an_address_of_old_goes_where_its_like_go_today() -> Result
     let _relay = world.run(&topic).await?;
     assert!(dead_letters(&world, &["redrive", "--destination", "(none)"])?.status.success());
     world.broker.wait("the event", LIMIT, |s| s.accepted.len() == 1).await;
-    assert_eq!(world.broker.state().accepted[0].entry.group.as_deref(), Some("ord_1"));
+    assert_eq!(world.broker.state().accepted[0].entry.group.as_deref(), Some("/order/ord_1"));
     Ok(())
 }
 
@@ -143,7 +146,7 @@ async fn while_a_dead_letter_cannot_be_written_its_event_is_in_flight() -> Resul
     assert_eq!(before, after, "confirmed past an event that is nowhere");
     lock.rollback().await?;
     let _relay = world.run(&topic).await?;
-    let first = |a: &tests::broker::Accepted| a.entry.group.as_deref() == Some("ord_1");
+    let first = |a: &tests::broker::Accepted| a.entry.group.as_deref() == Some("/order/ord_1");
     world.broker.wait("the event again", LIMIT, |s| s.accepted.iter().any(first)).await;
     Ok(())
 }

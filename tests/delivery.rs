@@ -33,7 +33,7 @@ async fn committed_events_arrive_and_rolled_back_ones_do_not() -> Result<()> {
     {
         let state = world.broker.state();
         let first = &state.accepted[0].entry;
-        assert_eq!(first.group.as_deref(), Some("ord_0"));
+        assert_eq!(first.group.as_deref(), Some("/order/ord_0"));
         let event = Event::from_json(&first.body)?;
         assert_eq!(first.deduplication.as_deref(), Some(event.event_id.to_string().as_str()));
         assert_eq!(event.source, world.database);
@@ -78,13 +78,10 @@ async fn every_kind_of_destination_takes_events() -> Result<()> {
     assert_eq!(of("c").target, "customers");
     assert_eq!(
         (of("p").target.as_str(), of("p").entry.group.as_deref()),
-        ("parcels.fifo", Some("p"))
+        ("parcels.fifo", Some("/parcel/p"))
     );
     let emitted = Event::from_json(&of("e").entry.body)?;
-    assert_eq!(
-        (emitted.data.get(), emitted.tenant_id().as_deref()),
-        ("{\"x\": 1.10}", Some("acme"))
-    );
+    assert_eq!((emitted.data.get(), emitted.tenant_id.as_deref()), ("{\"x\": 1.10}", Some("acme")));
     Ok(())
 }
 

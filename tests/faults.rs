@@ -110,7 +110,7 @@ async fn a_payload_over_the_limit_becomes_a_dead_letter_and_its_key_goes_on() ->
     assert!(reason.contains("at most 262144 bytes"), "{reason}");
     assert_eq!(
         (row.get::<_, String>(1), row.get::<_, String>(2)),
-        ("big".to_owned(), "order.created".to_owned())
+        ("/order/big".to_owned(), "order.created".to_owned())
     );
     assert_eq!(row.get::<_, String>(3), topic);
     assert!(row.get::<_, i32>(4) > 300 * 1024);

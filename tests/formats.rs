@@ -62,7 +62,10 @@ async fn each_destination_gets_its_own_format_with_data_untouched() -> Result<()
         let event = check_cloudevent(&cloud.entry.body);
         assert!(cloud.entry.body.ends_with(&format!(",\"data\":{DATA}}}")));
         assert_eq!(event["source"], "order%20service");
-        assert_eq!((&event["subject"], &event["partitionkey"]), (&json!("c"), &json!("c")));
+        assert_eq!(
+            (&event["subject"], &event["partitionkey"]),
+            (&json!("c"), &json!("acme/customer/c"))
+        );
         assert_eq!(
             (&event["type"], &event["tenantid"]),
             (&json!("customer.joined"), &json!("acme"))
@@ -71,7 +74,7 @@ async fn each_destination_gets_its_own_format_with_data_untouched() -> Result<()
         assert_eq!(event["traceparent"], trace);
         let id = cloud.entry.deduplication.as_deref();
         assert_eq!((event["id"].as_str(), attributes(cloud).get("event_id").copied()), (id, id));
-        assert_eq!(cloud.entry.group.as_deref(), Some("c"));
+        assert_eq!(cloud.entry.group.as_deref(), Some("acme/customer/c"));
 
         let payload = at("parcels.fifo");
         assert_eq!(payload.entry.body, DATA);
@@ -119,7 +122,7 @@ async fn changes_of_tables_and_the_probe_are_cloudevents_too() -> Result<()> {
         assert_eq!(events[0]["type"], envelope::PROBE_EVENT_TYPE);
         assert_eq!(
             (&events[1]["type"], &events[1]["subject"], &events[1]["partitionkey"]),
-            (&json!("item.created"), &json!("7"), &json!("item/7"))
+            (&json!("item.created"), &json!("7"), &json!("/item/7"))
         );
         let metadata: Value = serde_json::from_str(events[1]["metadata"].as_str().unwrap())?;
         assert_eq!(metadata["table"], "public.item");

@@ -145,7 +145,7 @@ async fn a_value_of_50_mb_is_set_aside_by_its_size_and_holds_up_nothing() -> Res
     let told: Vec<(String, String, String, bool)> =
         rows.iter().map(|r| (r.get(0), r.get(1), r.get(3), r.get(4))).collect();
     let letter = |key: &str, kind: &str| (key.to_owned(), kind.to_owned(), String::new(), true);
-    assert_eq!(told, [letter("big", "order.created"), letter("7", "blob.created")]);
+    assert_eq!(told, [letter("/order/big", "order.created"), letter("/blob/7", "blob.created")]);
     let reason: String = rows[0].get(2);
     assert!(
         reason.contains("at most 1048576 bytes") && reason.contains("in its own table"),

@@ -91,7 +91,9 @@ async fn a_large_row_that_comes_while_the_broker_stands_still_waits_its_turn() -
     world.broker.wait("requests that hang", LIMIT, |s| s.requests >= 4).await;
     watch(&client).await?;
     world.broker.wait("all that can be sent", LIMIT, |s| s.accepted.len() == 501).await;
-    world.until(&client, "select count(*) = 1 from relay.dead_letter where key = 'large'").await?;
+    world
+        .until(&client, "select count(*) = 1 from relay.dead_letter where key = '/order/large'")
+        .await?;
     ensure!(!relay.log().contains("is lost"), "the session was lost:\n{}", relay.log());
     assert!(relay.terminate(LIMIT).await?.success());
     Ok(())

@@ -183,7 +183,7 @@ async fn a_changed_primary_key_is_a_deletion_then_a_creation_and_each_key_keeps_
             .filter(|a| member(a, "aggregate_id") == key)
             .map(|a| a.entry.group.clone())
             .collect();
-        assert_eq!(groups, [Some(format!("item/{key}"))].into());
+        assert_eq!(groups, [Some(format!("/item/{key}"))].into());
     }
     let ids: std::collections::HashSet<_> =
         accepted.iter().map(|a| member(a, "event_id").to_string()).collect();

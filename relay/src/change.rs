@@ -341,8 +341,11 @@ pub(crate) mod tests {
             numbers: Numbers::default(),
             origin: "7/shop".to_owned(),
         };
-        let place =
-            Place { position: Position { commit_lsn: 9, ordinal: 2 }, commit_time: 0, xid: 5 };
+        let place = Place {
+            position: Position { epoch: 3, commit_lsn: 9, ordinal: 2 },
+            commit_time: 0,
+            xid: 5,
+        };
         let events = events(&reading, &capture, place, change, true).unwrap();
         let again = super::events(&reading, &capture, place, change, true).unwrap();
         assert_eq!(events, again);

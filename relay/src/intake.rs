@@ -58,7 +58,7 @@ enum Open {
     /// In one whose events were taken before.
     Skipped,
     /// In one whose changes are taken from this ordinal on.
-    Taking(TransactionId, u32),
+    Taking(TransactionId, u64),
 }
 
 /// What the stream says of a table that events come from.
@@ -108,9 +108,10 @@ impl Intake {
 
     /// Takes note that the stream begins anew, on a new connection.
     ///
-    /// `origin` is the server's system identifier and the database, joined by a slash.
-    pub fn reconnected(&mut self, origin: String, primary_keys: PrimaryKeys) {
-        self.assembler = Assembler::default();
+    /// `origin` is the server's system identifier and the database, joined by a slash; `epoch` the
+    /// history that the slot began.
+    pub fn reconnected(&mut self, origin: String, epoch: u64, primary_keys: PrimaryKeys) {
+        self.assembler = Assembler::new(epoch);
         self.tables.clear();
         self.open = Open::Nothing;
         self.primary_keys = primary_keys;
@@ -188,8 +189,7 @@ impl Intake {
         };
         let before = taken.len();
         desk.sort(change, taken);
-        let events = u32::try_from(taken.len() - before).unwrap_or(u32::MAX);
-        self.ledger.take(id, ordinal, events);
+        self.ledger.take(id, ordinal, taken.len() - before);
         Ok(())
     }
 }
@@ -256,7 +256,7 @@ mod tests {
             vec![rule],
             Numbers::default(),
         );
-        intake.reconnected("7/shop".to_owned(), PrimaryKeys::new());
+        intake.reconnected("7/shop".to_owned(), 9, PrimaryKeys::new());
         intake
     }
 
@@ -339,7 +339,7 @@ mod tests {
             let mut intake = intake();
             let mut found = Vec::new();
             for cut in cuts.into_iter().map(Some).chain([None]) {
-                intake.reconnected("7/shop".to_owned(), PrimaryKeys::new());
+                intake.reconnected("7/shop".to_owned(), 9, PrimaryKeys::new());
                 // Nothing was settled, so the server sends all of it again, up to the cut.
                 let messages = stream.iter().flatten().take(cut.unwrap_or(usize::MAX));
                 found.extend(messages.flat_map(|m| take(&mut intake, m)));

@@ -24,7 +24,7 @@ pub enum Begun {
         /// Its name.
         id: TransactionId,
         /// The first ordinal that was not taken yet; 0 for a new transaction.
-        from: u32,
+        from: u64,
     },
     /// Pass over it: all of it is on the way or settled.
     Skip,
@@ -57,9 +57,9 @@ pub enum LedgerError {
 struct Transaction {
     commit_lsn: Lsn,
     /// Changes below this ordinal are in the pipeline.
-    taken: u32,
+    taken: u64,
     /// Events that are neither accepted nor set aside.
-    pending: u32,
+    pending: usize,
     /// Where the commit record ends and when it was written; `None` until it was read.
     end: Option<(Lsn, i64)>,
 }
@@ -122,7 +122,7 @@ impl Ledger {
     }
 
     /// Notes that the change with this ordinal was taken, with `events` made from it.
-    pub fn take(&mut self, id: TransactionId, ordinal: u32, events: u32) {
+    pub fn take(&mut self, id: TransactionId, ordinal: u64, events: usize) {
         if let Some(transaction) = self.transaction(id) {
             transaction.taken = transaction.taken.max(ordinal.saturating_add(1));
             transaction.pending += events;
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn taken(begun: Result<Begun, LedgerError>) -> (TransactionId, u32) {
+    fn taken(begun: Result<Begun, LedgerError>) -> (TransactionId, u64) {
         match begun {
             Ok(Begun::Take { id, from }) => (id, from),
             other => panic!("expected to take the transaction, found {other:?}"),
@@ -280,7 +280,7 @@ mod tests {
         /// connection lost at random moments.
         #[test]
         fn the_flush_position_never_passes_an_unsettled_event_and_never_goes_back(
-            sizes in proptest::collection::vec(0_u32..4, 1..20),
+            sizes in proptest::collection::vec(0_u64..4, 1..20),
             choices in proptest::collection::vec(any::<u16>(), 200),
         ) {
             let mut ledger = Ledger::default();

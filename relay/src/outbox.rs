@@ -28,7 +28,7 @@ pub struct OutboxEvent<'a> {
     pub recorded_at: Cow<'a, str>,
     /// The kind of thing it happened to.
     pub aggregate_type: Cow<'a, str>,
-    /// Which one: the ordering key.
+    /// Which one.
     pub aggregate_id: Cow<'a, str>,
     /// The aggregate's version after it.
     pub aggregate_version: Option<i64>,
@@ -211,6 +211,19 @@ impl<'a> OutboxEvent<'a> {
         .check()
     }
 
+    /// The key that it is kept in order by: tenant, type and id of its aggregate.
+    #[must_use]
+    pub fn ordering_key(&self) -> String {
+        envelope::ordering_key(self.tenant_id.as_deref(), &self.aggregate_type, &self.aggregate_id)
+    }
+
+    /// Whose event it is: the column says so, and where it is empty the top level of the metadata,
+    /// which consumers read it from. Attribute, body and ordering key then agree.
+    fn with_tenant(self) -> Self {
+        let tenant_id = self.tenant_id.filter(|tenant| !tenant.is_empty());
+        Self { tenant_id: tenant_id.or_else(|| envelope::tenant_of(self.metadata)), ..self }
+    }
+
     /// What the table's constraints say, for rows that got around them.
     fn check(self) -> Result<Self, OutboxError> {
         let refused = |column, expected| Err(OutboxError::Value { column, expected });
@@ -238,7 +251,7 @@ impl<'a> OutboxEvent<'a> {
         if !self.metadata.trim_ascii_start().starts_with('{') {
             return refused("metadata", "a JSON object");
         }
-        Ok(self)
+        Ok(self.with_tenant())
     }
 }
 
@@ -274,6 +287,25 @@ mod tests {
         let event = OutboxEvent::emitted(content).unwrap();
         assert_eq!(event.aggregate_id, "a\"b");
         assert_eq!(event.data, r#"{"x": 1e999, "y":"\ud800"}"#);
+    }
+
+    #[test]
+    fn the_tenant_is_the_columns_or_else_that_of_the_metadatas_top_level() {
+        let tenant = |column: &str, metadata: &str| {
+            let content = format!(
+                r#"{{"event_id":"01930000-0000-7000-8000-000000000001","recorded_at":"2026-01-15T10:30:00Z","aggregate_type":"order","aggregate_id":"1/2","event_type":"order.created","event_version":"1.0","tenant_id":{column},"data":1,"metadata":{metadata}}}"#
+            );
+            let event = OutboxEvent::emitted(content.as_bytes()).unwrap();
+            (event.tenant_id.as_deref().map(str::to_owned), event.ordering_key())
+        };
+        let acme = || (Some("acme".to_owned()), "acme/order/1%2F2".to_owned());
+        let none = || (None, "/order/1%2F2".to_owned());
+        assert_eq!(tenant("\"acme\"", "{}"), acme());
+        assert_eq!(tenant("\"acme\"", r#"{"tenant_id":"other"}"#), acme());
+        assert_eq!(tenant("\"\"", r#"{"tenant\u005fid":"acme"}"#), acme());
+        assert_eq!(tenant("null", r#"{"tenant_id":"acme"}"#), acme());
+        assert_eq!(tenant("null", r#"{"actor":{"tenant_id":"acme"}}"#), none());
+        assert_eq!(tenant("\"\"", r#"{"tenant_id":""}"#), none());
     }
 
     #[test]

@@ -6,19 +6,13 @@
 use crate::outbox::OutboxEvent;
 use crate::publish::Sealed;
 use envelope::{Envelope, Format, Position};
-use std::borrow::Cow;
 
 /// Seals an event in a destination's format.
 ///
-/// `source` names the service that publishes it; `key` is its ordering key.
+/// `source` names the service that publishes it. Its ordering key is that of its aggregate.
 #[must_use]
-pub fn seal(
-    event: &OutboxEvent<'_>,
-    key: Cow<'_, str>,
-    position: Position,
-    source: &str,
-    format: Format,
-) -> Sealed {
+pub fn seal(event: &OutboxEvent<'_>, position: Position, source: &str, format: Format) -> Sealed {
+    let key = event.ordering_key();
     let envelope = Envelope {
         event_id: event.event_id,
         event_type: &event.event_type,
@@ -43,7 +37,7 @@ pub fn seal(
     Sealed {
         event_id: event.event_id,
         event_type: event.event_type.clone().into_owned(),
-        key: key.into_owned(),
+        key,
         body,
         attributes,
     }

@@ -58,6 +58,8 @@ pub(crate) struct Connected {
     /// How often the server wants to hear from us, with room for a slow one.
     pub(crate) status_interval: Duration,
     pub(crate) primary_keys: PrimaryKeys,
+    /// The history that the slot began.
+    pub(crate) epoch: u64,
     /// What the slot had confirmed before this session.
     pub(crate) confirmed: Lsn,
 }
@@ -131,6 +133,7 @@ async fn connect(slot: Slot) -> Result<Box<Connected>, SourceError> {
         identity,
         status_interval: interval,
         primary_keys,
+        epoch: 0,
         confirmed,
     }))
 }

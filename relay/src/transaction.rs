@@ -158,12 +158,20 @@ pub struct RelationError(u32);
 /// The state between messages.
 #[derive(Debug, Default)]
 pub struct Assembler {
+    /// The history that the stream is part of: the first part of each position.
+    epoch: u64,
     relations: Relations,
     /// The next change's place in the open transaction.
     open: Option<Place>,
 }
 
 impl Assembler {
+    /// At the beginning of a stream of this epoch.
+    #[must_use]
+    pub fn new(epoch: u64) -> Self {
+        Self { epoch, ..Self::default() }
+    }
+
     /// Takes the next message of the stream.
     ///
     /// # Errors
@@ -174,7 +182,8 @@ impl Assembler {
                 if let Some(Place { position, .. }) = self.open {
                     return Err(TransactionError::Nested { open: position.commit_lsn.into() });
                 }
-                let position = Position { commit_lsn: commit_lsn.into(), ordinal: 0 };
+                let position =
+                    Position { epoch: self.epoch, commit_lsn: commit_lsn.into(), ordinal: 0 };
                 self.open = Some(Place { position, commit_time, xid });
                 Step::Begin { commit_lsn }
             }
@@ -222,6 +231,7 @@ impl Assembler {
     fn place(&mut self, found: &'static str) -> Result<Place, TransactionError> {
         let next = self.open.as_mut().ok_or(TransactionError::Outside { found })?;
         let place = *next;
+        // 64 bits: a transaction of 2^32 changes is one that a bulk job makes, and 2^64 none.
         next.position.ordinal += 1;
         Ok(place)
     }
@@ -237,7 +247,7 @@ mod tests {
 
     #[test]
     fn changes_are_numbered_within_their_transaction() {
-        let mut assembler = Assembler::default();
+        let mut assembler = Assembler::new(7);
         for commit in [10_u64, 20] {
             let begin = Message::Begin { commit_lsn: commit.into(), commit_time: 0, xid: 1 };
             assert_eq!(assembler.step(begin), Ok(Step::Begin { commit_lsn: commit.into() }));
@@ -245,7 +255,7 @@ mod tests {
                 let Ok(Step::Emitted { place, .. }) = assembler.step(emitted(true)) else {
                     panic!()
                 };
-                assert_eq!(place.position, Position { commit_lsn: commit, ordinal });
+                assert_eq!(place.position, Position { epoch: 7, commit_lsn: commit, ordinal });
             }
             assert_eq!(assembler.step(emitted(false)), Ok(Step::Nothing));
             let end =
@@ -254,6 +264,19 @@ mod tests {
                 assembler.step(end),
                 Ok(Step::Commit { end_lsn: 15.into(), commit_time: 7 })
             );
+        }
+    }
+
+    #[test]
+    fn a_transaction_of_more_than_2_to_the_32_changes_gives_each_a_place_of_its_own() {
+        let mut assembler = Assembler::new(7);
+        let begin = Message::Begin { commit_lsn: 10.into(), commit_time: 0, xid: 1 };
+        assert!(assembler.step(begin).is_ok());
+        let next = u64::from(u32::MAX);
+        assembler.open.as_mut().unwrap().position.ordinal = next;
+        for ordinal in [next, next + 1] {
+            let Ok(Step::Emitted { place, .. }) = assembler.step(emitted(true)) else { panic!() };
+            assert_eq!(place.position.ordinal, ordinal);
         }
     }
 

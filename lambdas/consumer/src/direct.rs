@@ -194,6 +194,7 @@ impl NewEvent {
             source: String::new(),
             aggregate_type: self.aggregate_type,
             aggregate_id: self.aggregate_id,
+            tenant_id: None,
             aggregate_version: self.aggregate_version,
             correlation_id: None,
             causation_id: None,

@@ -92,7 +92,7 @@ impl Cause {
                 .correlation_id
                 .clone()
                 .unwrap_or_else(|| event.event_id.to_string()),
-            tenant_id: event.tenant_id(),
+            tenant_id: event.tenant_id.clone(),
             traceparent: event.metadata_text("traceparent"),
             emitted: 0,
         }

@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn the_last_write_wins_by_version_and_then_by_position() {
         let at = |version, ordinal| Event {
-            position: Some(Position { commit_lsn: 1, ordinal }),
+            position: Some(Position { epoch: 0, commit_lsn: 1, ordinal }),
             ..event(1, version)
         };
         let events: Vec<_> =

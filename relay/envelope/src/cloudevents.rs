@@ -5,32 +5,13 @@
 //! and digits alone, and values are strings, or integers of 32 bits: so the author's metadata,
 //! an object, travels as its text.
 
-use crate::Envelope;
+use crate::metadata::{TENANT_ID, has_member, member_text, push_members_without};
 use crate::write::{raw, text_field, write_text};
-use serde::Deserialize;
+use crate::{Envelope, Position};
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-
-/// The members of the metadata that CloudEvents knows by name.
-#[derive(Default, Deserialize)]
-struct Tracing<'a> {
-    #[serde(borrow, default)]
-    traceparent: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    tracestate: Option<Cow<'a, str>>,
-}
-
-impl<'a> Tracing<'a> {
-    /// Those of a metadata object; most have none, and are not parsed.
-    fn of(metadata: &'a str) -> Self {
-        if !metadata.contains("\"traceparent\"") {
-            return Self::default();
-        }
-        serde_json::from_str(metadata).unwrap_or_default()
-    }
-}
 
 impl Envelope<'_> {
     /// Appends the event as a CloudEvent.
@@ -50,7 +31,8 @@ impl Envelope<'_> {
         let is_time = OffsetDateTime::parse(self.timestamp, &Rfc3339).is_ok();
         attribute(out, "time", Some(self.timestamp).filter(|_| is_time));
         out.push_str(",\"datacontenttype\":\"application/json\",\"sequence\":\"");
-        let _ = write!(out, "{}\"", self.position);
+        out.push_str(self.position.encode(&mut [0; Position::TEXT_LENGTH]));
+        out.push('"');
         attribute(out, "partitionkey", Some(self.key));
         attribute(out, "eventversion", Some(self.event_version));
         attribute(out, "aggregatetype", Some(self.aggregate_type));
@@ -62,15 +44,28 @@ impl Envelope<'_> {
         attribute(out, "tenantid", self.tenant_id);
         attribute(out, "correlationid", self.correlation_id);
         attribute(out, "causationid", self.causation_id);
-        let tracing = Tracing::of(self.metadata);
-        attribute(out, "traceparent", tracing.traceparent.as_deref());
-        attribute(out, "tracestate", tracing.tracestate.as_deref());
-        if self.metadata.trim_ascii() != "{}" {
-            text_field(out, "metadata", &json_text(self.metadata));
+        for name in ["traceparent", "tracestate"] {
+            attribute(out, name, member_text(self.metadata, name).as_deref());
+        }
+        let metadata = self.metadata_beside_the_tenant();
+        if metadata.trim_ascii() != "{}" {
+            text_field(out, "metadata", &json_text(&metadata));
         }
         out.push_str(",\"data\":");
         raw(out, self.data);
         out.push('}');
+    }
+}
+
+impl<'a> Envelope<'a> {
+    /// The author's metadata; without a tenant in it where `tenantid` says whose event it is.
+    fn metadata_beside_the_tenant(&self) -> Cow<'a, str> {
+        if self.tenant_id.is_none() || !has_member(self.metadata, TENANT_ID) {
+            return Cow::Borrowed(self.metadata);
+        }
+        let mut rest = String::with_capacity(self.metadata.len());
+        push_members_without(&mut rest, self.metadata, TENANT_ID);
+        Cow::Owned(format!("{{{}}}", rest.trim_start_matches(',')))
     }
 }
 
@@ -249,6 +244,22 @@ mod tests {
         let body = written(&envelope);
         assert!(body.contains(r#""aggregateversion":"2147483648""#), "{body}");
         assert!(body.ends_with(",\"data\":null}") && !body.contains("metadata"), "{body}");
+    }
+
+    #[test]
+    fn the_tenant_and_the_trace_are_read_at_the_top_level_alone() {
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let metadata = format!(
+            r#"{{"tenant_id":"other","trace\u0070arent":"{trace}","tracestate":7,"in":{{"traceparent":"x"}}}}"#
+        );
+        let event: Value = serde_json::from_str(&written(&envelope("o", "1", &metadata))).unwrap();
+        assert_eq!((&event["tenantid"], &event["traceparent"]), (&"acme".into(), &trace.into()));
+        assert_eq!(event.get("tracestate"), None);
+        let metadata: Value = serde_json::from_str(event["metadata"].as_str().unwrap()).unwrap();
+        assert_eq!((metadata.get("tenant_id"), &metadata["tracestate"]), (None, &7.into()));
+        // Nothing else is in it: then there is no metadata.
+        let body = written(&envelope("o", "1", r#"{"tenant_id":"acme"}"#));
+        assert!(!body.contains("metadata"), "{body}");
     }
 
     #[test]

@@ -21,13 +21,16 @@ mod claim_check;
 mod cloudevents;
 mod event;
 mod format;
+mod key;
+mod metadata;
 mod position;
 mod write;
 
 pub use attributes::{Attribute, MAX_ATTRIBUTES, group_id};
 pub use claim_check::{ClaimCheck, SIZE_ATTRIBUTE, split_cloudevent};
-pub use event::{Event, EventError};
+pub use event::{Event, EventError, tenant_of};
 pub use format::Format;
+pub use key::ordering_key;
 pub use position::{InvalidPosition, Position};
 pub use write::{Envelope, write_text};
 

@@ -1,6 +1,7 @@
 //! An envelope to its JSON body in the default format.
 
 use crate::Position;
+use crate::metadata::{TENANT_ID, has_member, push_members_without};
 use std::fmt::Write as _;
 use uuid::Uuid;
 
@@ -21,7 +22,8 @@ pub struct Envelope<'a> {
     pub aggregate_type: &'a str,
     /// Which one it happened to.
     pub aggregate_id: &'a str,
-    /// The ordering key; it is not part of the default format.
+    /// The ordering key, as [`ordering_key`](crate::ordering_key) writes it; it is not part of the
+    /// default format.
     pub key: &'a str,
     /// The aggregate's version after the event, from 1; `None` where the author keeps none.
     pub aggregate_version: Option<i64>,
@@ -70,24 +72,32 @@ impl Envelope<'_> {
         raw(out, self.data);
         out.push_str(",\"metadata\":");
         self.write_metadata(out);
-        let _ = write!(out, ",\"position\":\"{}\"}}", self.position);
+        out.push_str(",\"position\":\"");
+        out.push_str(self.position.encode(&mut [0; Position::TEXT_LENGTH]));
+        out.push_str("\"}");
     }
 
     /// Writes the author's metadata with the tenant as its first member.
+    ///
+    /// The row's column says whose event it is: a member of that name that the author wrote beside
+    /// it gives way, so that body, attribute and ordering key agree.
     fn write_metadata(&self, out: &mut String) {
         let members = self.metadata.trim_ascii().strip_prefix('{').map(str::trim_ascii_start);
-        match (self.tenant_id, members) {
-            // An author who wrote the tenant into the metadata too keeps what he wrote.
-            (Some(tenant), Some(members)) if !members.contains("\"tenant_id\"") => {
-                out.push_str("{\"tenant_id\":");
-                write_text(out, tenant);
-                if !members.starts_with('}') {
-                    out.push(',');
-                }
-                raw(out, members);
-            }
-            _ => raw(out, self.metadata),
+        let (Some(tenant), Some(members)) = (self.tenant_id, members) else {
+            raw(out, self.metadata);
+            return;
+        };
+        out.push_str("{\"tenant_id\":");
+        write_text(out, tenant);
+        if has_member(self.metadata, TENANT_ID) {
+            push_members_without(out, self.metadata, TENANT_ID);
+            out.push('}');
+            return;
         }
+        if !members.starts_with('}') {
+            out.push(',');
+        }
+        raw(out, members);
     }
 }
 
@@ -172,14 +182,14 @@ pub(crate) mod tests {
             source: "order-service",
             aggregate_type: "order",
             aggregate_id,
-            key: aggregate_id,
+            key: "acme/order/ord_123456",
             aggregate_version: Some(5),
             tenant_id: Some("acme"),
             correlation_id: Some("c-1"),
             causation_id: None,
             data,
             metadata,
-            position: Position { commit_lsn: 0x16b_3748, ordinal: 3 },
+            position: Position { epoch: 0x68e0_a1b2, commit_lsn: 0x16b_3748, ordinal: 3 },
         }
     }
 
@@ -199,10 +209,21 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_tenant_joins_empty_metadata_and_does_not_double() {
-        assert!(body(&envelope("o", "{}", "{}")).contains(r#""metadata":{"tenant_id":"acme"}"#));
-        let own = r#"{"tenant_id": "other"}"#;
-        assert!(body(&envelope("o", "{}", own)).contains(&format!("\"metadata\":{own}")));
+    fn the_tenant_of_the_row_stands_in_the_metadata_once_whatever_its_author_wrote_there() {
+        for (own, rest) in [
+            ("{}", ""),
+            ("{ }", ""),
+            (r#"{"tenant_id": "other"}"#, ""),
+            (r#"{"tenant\u005fid":"other", "a": 1}"#, r#","a":1"#),
+            (r#"{"tenant_id":"acme","tenant_id":7}"#, ""),
+            (r#"{"actor":{"tenant_id":"x"}}"#, r#","actor":{"tenant_id":"x"}"#),
+            (r#"{"changed":["tenant_id"]}"#, r#","changed":["tenant_id"]"#),
+        ] {
+            let body = body(&envelope("o", "{}", own));
+            let expected = format!(r#""metadata":{{"tenant_id":"acme"{rest}}}"#);
+            assert!(body.contains(&expected), "{own} became {body}");
+            assert_eq!(Event::from_json(&body).unwrap().tenant_id.as_deref(), Some("acme"));
+        }
     }
 
     #[test]

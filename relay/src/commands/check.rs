@@ -9,6 +9,9 @@ use relay::publish::{
 use relay::slot::{Finding, Preconditions, Problem};
 use uuid::Uuid;
 
+/// The ordering key of the probe.
+const PROBE_KEY: &str = "/relay.check/relay.check";
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Do not publish the probe that proves the permission to (an event of type relay.check,
@@ -105,7 +108,7 @@ async fn probed(destination: &Destination, format: Format) -> Finding {
         source: "relay",
         aggregate_type: "relay.check",
         aggregate_id: "relay.check",
-        key: "relay.check",
+        key: PROBE_KEY,
         aggregate_version: None,
         tenant_id: None,
         correlation_id: None,
@@ -119,7 +122,7 @@ async fn probed(destination: &Destination, format: Format) -> Finding {
     let event = Sealed {
         event_id,
         event_type: envelope::PROBE_EVENT_TYPE.to_owned(),
-        key: "relay.check".to_owned(),
+        key: PROBE_KEY.to_owned(),
         body,
         attributes: envelope.attributes(format).map(|a| (a.name, a.value.into_owned())).collect(),
     };

@@ -12,7 +12,6 @@ use crate::seal::seal;
 use crate::table::Capture;
 use crate::transaction::{Place, Step};
 use envelope::Format;
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// Where one change is sorted: into events to send, and those to set aside.
@@ -69,7 +68,7 @@ impl Desk<'_> {
 
     fn outbox(&self, event: Result<OutboxEvent<'_>, OutboxError>) -> Taken {
         match event {
-            Ok(event) => self.route(&event, None),
+            Ok(event) => self.route(&event),
             Err(error) => self.set_aside(None, String::new(), error.to_string()),
         }
     }
@@ -86,10 +85,9 @@ impl Desk<'_> {
                     too_large(self.bytes, largest),
                 )
             })),
-            Ok(events) => taken.extend(events.iter().map(|event| {
-                let key = format!("{}/{}", capture.aggregate_type, event.aggregate_id);
-                self.route(&event.as_outbox(capture), Some(key))
-            })),
+            Ok(events) => {
+                taken.extend(events.iter().map(|event| self.route(&event.as_outbox(capture))));
+            }
             Err(error) => {
                 let reason = format!("a change of the table {}: {error}", capture.table);
                 taken.push(self.set_aside(None, String::new(), reason));
@@ -97,8 +95,8 @@ impl Desk<'_> {
         }
     }
 
-    /// An event to its destination; `key` is its ordering key where that is not its aggregate.
-    fn route(&self, event: &OutboxEvent<'_>, key: Option<String>) -> Taken {
+    /// An event to its destination.
+    fn route(&self, event: &OutboxEvent<'_>) -> Taken {
         let bytes = event.data.len() + event.metadata.len();
         let largest = self.routes.largest(&event.aggregate_type);
         if bytes > largest {
@@ -110,7 +108,7 @@ impl Desk<'_> {
                 "expected a route for the aggregate type {:?}, found none; set publish.to or add a [[route]]",
                 event.aggregate_type
             );
-            let sealed = self.seal(event, key, Format::default());
+            let sealed = self.seal(event, Format::default());
             return self.without_route(sealed, reason);
         };
         Taken::Send(Outgoing {
@@ -119,7 +117,7 @@ impl Desk<'_> {
             position: self.place.position,
             attempts: 0,
             alone: false,
-            event: self.seal(event, key, self.routes.format(destination)),
+            event: self.seal(event, self.routes.format(destination)),
         })
     }
 
@@ -163,16 +161,15 @@ impl Desk<'_> {
         })
     }
 
-    fn seal(&self, event: &OutboxEvent<'_>, key: Option<String>, format: Format) -> Sealed {
-        let key = key.map_or(Cow::Borrowed(&*event.aggregate_id), Cow::Owned);
-        seal(event, key, self.place.position, self.source, format)
+    fn seal(&self, event: &OutboxEvent<'_>, format: Format) -> Sealed {
+        seal(event, self.place.position, self.source, format)
     }
 
     fn set_aside(&self, event: Option<&OutboxEvent<'_>>, body: String, reason: String) -> Taken {
         let letter = DeadLetter {
             event_id: event.map(|e| e.event_id),
             destination: "(none)".to_owned(),
-            key: event.map(|e| e.aggregate_id.clone().into_owned()).unwrap_or_default(),
+            key: event.map(OutboxEvent::ordering_key).unwrap_or_default(),
             event_type: event.map(|e| e.event_type.clone().into_owned()).unwrap_or_default(),
             reason,
             error_code: None,

@@ -107,7 +107,7 @@ fn event(n: u32) -> Sealed {
         data: &data,
         metadata: r#"{"user_id": "u-4711"}"#,
     };
-    seal(&event, event.aggregate_id.clone(), Position::default(), "bench", Format::default())
+    seal(&event, Position::default(), "bench", Format::default())
 }
 
 fn topic_entry(

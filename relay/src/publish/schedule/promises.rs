@@ -19,11 +19,11 @@ fn schedule(ordering: Ordering) -> Schedule {
     Schedule::new([lane(ordering)], 1 << 20)
 }
 
-fn entry(destination: usize, key: &str, ordinal: u32, bytes: usize) -> Outgoing {
+fn entry(destination: usize, key: &str, ordinal: u64, bytes: usize) -> Outgoing {
     Outgoing {
         transaction: TransactionId::default(),
         destination: DestinationId(destination),
-        position: Position { commit_lsn: 1, ordinal },
+        position: Position { epoch: 1, commit_lsn: 1, ordinal },
         attempts: 0,
         alone: false,
         event: Sealed {
@@ -43,7 +43,7 @@ fn sent(work: Option<Work>) -> (Vec<InFlight>, Ticket) {
     }
 }
 
-fn ordinals(batch: &[InFlight]) -> Vec<u32> {
+fn ordinals(batch: &[InFlight]) -> Vec<u64> {
     batch.iter().map(|held| held.entry.position.ordinal).collect()
 }
 
@@ -98,7 +98,7 @@ fn without_order_the_entries_of_a_key_go_side_by_side() {
 }
 
 /// As many entries as it wants, of a key each.
-fn fill(schedule: &mut Schedule, destination: usize) -> u32 {
+fn fill(schedule: &mut Schedule, destination: usize) -> u64 {
     let mut pushed = 0;
     while schedule.wants_more() && pushed < 100_000 {
         schedule.push(entry(destination, &pushed.to_string(), pushed, 1));
@@ -233,7 +233,7 @@ fn a_destination_that_is_halted_gets_nothing_and_wakes_no_one() {
 fn a_million_keys_leave_nothing_behind() {
     let now = Instant::now();
     let mut schedule = schedule(Ordering::PerKey);
-    for n in 0..1_000_000_u32 {
+    for n in 0..1_000_000_u64 {
         schedule.push(entry(0, &n.to_string(), n, 0));
     }
     let mut expected = 0;

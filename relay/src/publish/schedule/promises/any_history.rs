@@ -87,7 +87,7 @@ impl World {
             if !self.settled.contains(&n) {
                 let (destination, key, bytes) = self.arrivals[n];
                 let key = key.to_string();
-                self.schedule.push(entry(destination, &key, u32::try_from(n).unwrap(), bytes));
+                self.schedule.push(entry(destination, &key, u64::try_from(n).unwrap(), bytes));
             }
         }
         let largest = entry(0, "255", 0, 400).weight();
