@@ -5,14 +5,18 @@
 
 use crate::outbox::COLUMNS;
 use crate::table::TableRule;
-use crate::wire::is_passing;
-use bytesize::ByteSize;
 use tokio_postgres::Client;
 
+pub mod advice;
+mod cure;
+mod identity;
+mod probe;
 mod state;
 mod tables;
 pub mod watch;
+mod writes;
 
+pub use probe::{readable, session};
 pub use state::{MUCH, SlotState, Trouble};
 
 /// A precondition that does not hold.
@@ -50,21 +54,14 @@ impl Problem {
         Self { passing: Passing::Mended, ..self }
     }
 
+    /// The same, for what a relay waits for from its start.
+    #[must_use]
+    pub(crate) fn by_itself(self) -> Self {
+        Self { passing: Passing::ByItself, ..self }
+    }
+
     fn query(error: &tokio_postgres::Error) -> Self {
-        let Some(refused) = error.as_db_error() else {
-            let found = format!("the server did not answer a question: {error}");
-            let problem = Self::new(found, "check the way to the server and its log");
-            let cause = std::error::Error::source(error);
-            let lost = error.is_closed()
-                || cause.is_some_and(|e| e.downcast_ref::<std::io::Error>().is_some());
-            return if lost { Self { passing: Passing::ByItself, ..problem } } else { problem };
-        };
-        let problem = Self::new(
-            format!("the server refused a question: {}", refused.message()),
-            "check the role's privileges and the server's log",
-        );
-        let passes = is_passing(refused.code().code());
-        if passes { Self { passing: Passing::ByItself, ..problem } } else { problem }
+        Self::refused("the server did not answer a question", error)
     }
 }
 
@@ -147,6 +144,29 @@ impl Preconditions<'_> {
         }
     }
 
+    /// The server and the role take writes: a standby does not, nor does a role with
+    /// `default_transaction_read_only`.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub async fn writable(&self) -> Finding {
+        const SQL: &str = "select case when pg_is_in_recovery() then 'standby'
+            else current_setting($1) end";
+        match self.text(SQL, "transaction_read_only").await?.as_deref() {
+            Some("standby") => Err(Problem::new(
+                "expected a server that takes writes, found a standby",
+                "point DATABASE_URL to the primary, or name all hosts with target_session_attrs=read-write",
+            )
+            .may_pass()),
+            Some("on") => Err(Problem::new(
+                "expected a session that takes writes, found default_transaction_read_only = on",
+                "run ALTER ROLE … RESET default_transaction_read_only for the relay's role, and ALTER DATABASE … RESET where it is set there",
+            )
+            .may_pass()),
+            _ => Ok("the server takes writes".to_owned()),
+        }
+    }
+
     /// The outbox is there.
     ///
     /// # Errors
@@ -191,7 +211,10 @@ impl Preconditions<'_> {
         const SQL: &str = "select case
                 when not p.pubinsert then 'insert'
                 when not exists (select from pg_publication_tables as t
-                    where t.pubname = p.pubname and t.schemaname = 'relay' and t.tablename like 'outbox%') then 'table'
+                    join pg_namespace as n on n.nspname = t.schemaname
+                    join pg_class as c on c.relnamespace = n.oid and c.relname = t.tablename
+                    where t.pubname = p.pubname and (n.nspname = 'relay' and c.relname = 'outbox'
+                        or not p.pubviaroot and c.oid in (select relid from pg_partition_tree(to_regclass('relay.outbox'))))) then 'table'
                 when not p.pubviaroot then 'root'
                 else 'ok' end
             from pg_publication as p where p.pubname = $1";
@@ -240,7 +263,8 @@ impl Preconditions<'_> {
         }
     }
 
-    /// The slot is there, for this database and plugin, and not lost.
+    /// The slot is there, for this database and plugin, of a kind that can be read from, and not
+    /// lost.
     ///
     /// # Errors
     /// When it is not.
@@ -253,42 +277,32 @@ impl Preconditions<'_> {
                 "run `relay init`, or set RELAY_SLOT to the slot that is there",
             ));
         };
-        if state.plugin.as_deref() != Some("pgoutput") {
-            return Err(Problem::new(
+        state.judge(name)
+    }
+
+    /// The slot is kept for a failover, where that is wanted.
+    ///
+    /// # Errors
+    /// When it is wanted and the slot is not.
+    pub async fn failover(&self, wanted: bool) -> Finding {
+        let name = self.slot;
+        let state = SlotState::read(self.client, name).await.map_err(|e| Problem::query(&e))?;
+        match (wanted, state.and_then(|state| state.failover)) {
+            (true, Some(false)) => Err(Problem::new(
+                format!("expected the slot {name} to be kept for a failover, found that it is not"),
                 format!(
-                    "expected the slot {name} to use pgoutput, found {}",
-                    state.plugin.as_deref().unwrap_or("a physical one")
+                    "stop the relay, then run psql 'replication=database …' -c 'ALTER_REPLICATION_SLOT {name} (FAILOVER)'"
                 ),
-                "set RELAY_SLOT to another name, and run `relay init`",
-            ));
-        }
-        let here = self.text("select current_database()::text where $1 = $1", name).await?;
-        if state.database != here {
-            return Err(Problem::new(
-                format!(
-                    "expected the slot {name} in this database, found it in {}",
-                    state.database.as_deref().unwrap_or("another")
-                ),
-                "set RELAY_SLOT to a name of its own for each database, and run `relay init`",
-            ));
-        }
-        match state.trouble() {
-            Some(trouble @ Trouble::Lost { .. }) => {
-                return Err(Problem::new(
-                    state.describe(&trouble, name),
-                    format!(
-                        "run `relay drop --yes` and `relay init` (or SELECT pg_drop_replication_slot('{name}'))"
-                    ),
-                ));
-            }
-            Some(Trouble::Unreserved | Trouble::Behind) | None => {}
-        }
-        let kept = ByteSize::b(state.retained.unwrap_or(0));
-        match &state.reader {
-            Some(reader) => {
-                Ok(format!("slot {name} is there, in use by {reader}, {kept} of log kept"))
-            }
-            None => Ok(format!("slot {name} is there and free, {kept} of log kept")),
+            )),
+            (true, None) => Err(Problem::new(
+                "expected PostgreSQL 17 or later for postgres.failover, found an earlier one",
+                "leave RELAY_FAILOVER out",
+            )),
+            (true, Some(true)) => Ok(format!("standbys keep the slot {name}")),
+            (false, Some(true)) => Ok(format!(
+                "standbys keep the slot {name}, which postgres.failover does not ask for"
+            )),
+            (false, _) => Ok("not asked for".to_owned()),
         }
     }
 
@@ -300,6 +314,7 @@ impl Preconditions<'_> {
         self.version().await?;
         self.wal_level().await?;
         self.role().await?;
+        self.writable().await?;
         self.outbox().await?;
         self.publication().await?;
         self.published().await?;

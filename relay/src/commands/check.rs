@@ -6,7 +6,7 @@ use relay::config::Config;
 use relay::publish::{
     ClaimChecks, Class, Destination, Outcome, Outgoing, Publisher as _, Sealed, classify,
 };
-use relay::slot::{Finding, Preconditions, Problem};
+use relay::slot::{Finding, Preconditions, Problem, SlotState, readable, session};
 use uuid::Uuid;
 
 /// The ordering key of the probe.
@@ -37,6 +37,7 @@ pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result
 }
 
 async fn postgres(config: &Config) -> anyhow::Result<bool> {
+    let tables = config.tables()?;
     let dsn = source(config).await?;
     let client = match dsn.connect("relay check").await {
         Ok((client, _driver)) => client,
@@ -57,9 +58,14 @@ async fn postgres(config: &Config) -> anyhow::Result<bool> {
         publication: &config.postgres.publication,
     };
     let mut well = report("connection", &Ok(dsn.to_string()));
+    // Behind a pooler the questions below would have answers that mean nothing.
+    let opened = session(&dsn).await;
+    let has_session = opened.is_ok();
+    well &= report("session", &opened);
     well &= report("version", &wanted.version().await);
     well &= report("wal_level", &wanted.wal_level().await);
     well &= report("role", &wanted.role().await);
+    well &= report("server", &wanted.writable().await);
     well &= report("outbox", &wanted.outbox().await);
     let publication = wanted.publication().await;
     let there = publication.is_ok();
@@ -68,11 +74,31 @@ async fn postgres(config: &Config) -> anyhow::Result<bool> {
         well &= report("tables", &wanted.published().await);
         well &= report("columns", &wanted.columns().await);
         well &= report("rows", &wanted.row_filter().await);
+        for table in &tables {
+            well &= report("table", &wanted.table(table).await);
+        }
+        well &= report("identities", &wanted.identities().await);
     }
-    for table in config.tables()? {
-        well &= report("table", &wanted.table(&table).await);
+    for table in &tables {
+        if let Err(problem) = wanted.types(table).await {
+            well &= report("types", &Err(problem));
+        }
     }
-    well &= report("slot", &wanted.slot().await);
+    well &= report("writes", &wanted.writes(config.postgres.heartbeat.is_some()).await);
+    let slot = wanted.slot().await;
+    let mut may_read = has_session && there && slot.is_ok();
+    well &= report("slot", &slot);
+    if config.postgres.failover {
+        well &= report("failover", &wanted.failover(true).await);
+    }
+    let state = SlotState::read(&client, wanted.slot).await.unwrap_or_default();
+    may_read &= state.is_some();
+    if let (true, Some(state)) = (may_read, state) {
+        well &= report("log", &readable(&dsn, &state, wanted.slot, wanted.publication).await);
+    }
+    for note in wanted.notes().await {
+        println!("note  {:<12} {note}", "");
+    }
     Ok(well)
 }
 

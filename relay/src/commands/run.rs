@@ -44,6 +44,13 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
     let watch = tokio::spawn(relay::slot::watch::run(dsn.clone(), slot, relay::slot::watch::EVERY));
     let pulse = Arc::<Pulse>::default();
     let conditions = Conditions::default();
+    let advice = relay::slot::advice::Subject {
+        dsn: dsn.clone(),
+        slot: config.postgres.slot.clone(),
+        publication: config.postgres.publication.clone(),
+        heartbeat: config.postgres.heartbeat.is_some(),
+    };
+    let advice = tokio::spawn(relay::slot::advice::run(advice, conditions.clone()));
     let (meters, registry) = Meters::new(to.iter().map(|to| to.publisher.name()));
     let observer = observe(config, registry, &pulse, &conditions).await?;
     let setup = Setup {
@@ -71,6 +78,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
         observer.abort();
     }
     watch.abort();
+    advice.abort();
     if let Some(heartbeat) = heartbeat {
         heartbeat.abort();
     }

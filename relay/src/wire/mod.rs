@@ -10,6 +10,6 @@ mod pace;
 mod session;
 mod socket;
 
-pub use error::WireError;
 pub(crate) use error::is_passing;
+pub use error::{ServerError, WireError};
 pub use session::{Identity, Session};

@@ -74,15 +74,7 @@ impl Session {
         slot: &str,
         publication: &str,
     ) -> Result<(Self, Identity), WireError> {
-        let mut session = Self {
-            link: open(dsn).await?,
-            used: 0,
-            pace: Pace::new(Instant::now()),
-            low_water: 1,
-            knows_low_water: true,
-            patient_until: None,
-            grown: false,
-        };
+        let mut session = Self::open(dsn).await?;
         let identity = session.identify().await?;
         let publication = publication.replace('"', "\"\"").replace('\'', "''");
         let command = format!(
@@ -106,6 +98,70 @@ impl Session {
         let length = whole_message(&session.link.input).map_or(0, |(_, body)| body.len() + 5);
         session.link.input.advance(length);
         Ok((session, identity))
+    }
+
+    async fn open(dsn: &Dsn) -> Result<Self, WireError> {
+        Ok(Self {
+            link: open(dsn).await?,
+            used: 0,
+            pace: Pace::new(Instant::now()),
+            low_water: 1,
+            knows_low_water: true,
+            patient_until: None,
+            grown: false,
+        })
+    }
+
+    /// Opens a replication session and asks the server who it is. Reads from no slot.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or refuses the session.
+    pub async fn identify_server(dsn: &Dsn) -> Result<Identity, WireError> {
+        Self::open(dsn).await?.identify().await
+    }
+
+    /// Reads what lies behind the slot for so long at most, confirms nothing, and ends; says
+    /// whether the end of the log was reached.
+    ///
+    /// # Errors
+    /// As [`Session::start`], and when the server cannot read the log.
+    pub async fn try_out(
+        dsn: &Dsn,
+        slot: &str,
+        publication: &str,
+        patience: Duration,
+    ) -> Result<bool, WireError> {
+        let (mut session, identity) = Self::start(dsn, slot, publication).await?;
+        let read = session.read_to(identity.log_end);
+        let read = match tokio::time::timeout(patience, read).await {
+            Ok(read) => read.map(|()| true),
+            Err(_) => Ok(false),
+        };
+        if read.is_ok() {
+            // Politely, so that the slot is free when this returns; in a long transaction it may take
+            // its time.
+            let _ = tokio::time::timeout(patience, session.finish()).await;
+        }
+        read
+    }
+
+    /// Reads until the server says that it has decoded the log up to there.
+    async fn read_to(&mut self, end: Lsn) -> Result<(), WireError> {
+        const ASK_AGAIN: Duration = Duration::from_millis(100);
+        loop {
+            // Nothing is flushed: nothing is confirmed. The reply says how far the server is.
+            self.report(Lsn::default(), Lsn::default(), true).await?;
+            let asked = Instant::now();
+            while asked.elapsed() < ASK_AGAIN {
+                match self.next_frame()? {
+                    Some(Frame::Keepalive { end: sent, .. }) if sent >= end => return Ok(()),
+                    Some(_) => {}
+                    None => {
+                        tokio::time::timeout(ASK_AGAIN, self.fill()).await.unwrap_or(Ok(()))?;
+                    }
+                }
+            }
+        }
     }
 
     async fn identify(&mut self) -> Result<Identity, WireError> {
@@ -242,6 +298,15 @@ impl Session {
     /// # Errors
     /// When the connection is lost, or takes nothing for ten seconds.
     pub async fn send_status(&mut self, received: Lsn, flushed: Lsn) -> Result<(), WireError> {
+        self.report(received, flushed, false).await
+    }
+
+    async fn report(
+        &mut self,
+        received: Lsn,
+        flushed: Lsn,
+        reply_requested: bool,
+    ) -> Result<(), WireError> {
         let since_1970 =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let status = StandbyStatus {
@@ -249,7 +314,7 @@ impl Session {
             flush: flushed,
             apply: flushed,
             clock: i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX) - POSTGRES_EPOCH,
-            reply_requested: false,
+            reply_requested,
         };
         let mut out = BytesMut::new();
         frontend::CopyData::new(&status.encode()[..])

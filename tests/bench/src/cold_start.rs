@@ -27,8 +27,8 @@ pub(crate) struct Start {
 /// Starts the function so often against a read model of its own, each time with one event.
 pub(crate) async fn measure(function: &Path, starts: usize, postgres: &Postgres) -> Result<Start> {
     let database = postgres.create_database().await?;
-    let mut client = postgres.connect(&database).await?;
-    migrate(&mut client, Side::ReadModel).await.context("make the inbox")?;
+    let client = postgres.connect(&database).await?;
+    migrate(&client, Side::ReadModel).await.context("make the inbox")?;
     let table = local::workspace().join("lambdas/order_summary/order_summary.sql");
     client.batch_execute(&std::fs::read_to_string(table)?).await?;
     let mut api = RuntimeApi::start().await?;

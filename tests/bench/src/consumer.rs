@@ -59,8 +59,8 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let settings = [("fsync", "on"), ("max_wal_size", "8GB"), ("checkpoint_timeout", "30min")];
     let postgres = Postgres::start(&settings).await?;
     let database = postgres.create_database().await?;
-    let mut client = postgres.connect(&database).await?;
-    migrate(&mut client, Side::ReadModel).await.context("make the inbox")?;
+    let client = postgres.connect(&database).await?;
+    migrate(&client, Side::ReadModel).await.context("make the inbox")?;
     client.batch_execute(TABLES).await?;
     let version: String = client.query_one("show server_version", &[]).await?.get(0);
     println!("PostgreSQL {version}, {} turns of {} events", options.turns, options.events);

@@ -64,8 +64,8 @@ impl Source {
         ];
         let postgres = Postgres::start(&settings).await?;
         let database = postgres.create_database().await?;
-        let mut client = postgres.connect(&database).await?;
-        migrate(&mut client, Side::Source).await.context("make the outbox")?;
+        let client = postgres.connect(&database).await?;
+        migrate(&client, Side::Source).await.context("make the outbox")?;
         client.batch_execute(PROCEDURES).await?;
         let publication = format!(
             "create publication {PUBLICATION} for table relay.outbox
