@@ -30,6 +30,7 @@ mod publications;
 mod purity;
 mod readme;
 mod sessions;
+mod setup;
 mod slots;
 mod tables;
 mod tls;

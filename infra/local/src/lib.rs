@@ -11,6 +11,7 @@ pub mod latency;
 pub mod migrations;
 pub mod ministack;
 pub mod orders;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod process;
 pub mod read_back;
