@@ -1,6 +1,7 @@
 //! `relay init`: what the relay needs in the database.
 
 use super::{read_model, source};
+use crate::out::out;
 use anyhow::{Context, bail};
 use dsn::Dsn;
 use relay::config::Config;
@@ -10,6 +11,10 @@ use relay::table::TableRule;
 use tokio_postgres::Client;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+  relay init                                      in DATABASE_URL\n  \
+  RELAY_TABLES=public.customers relay init        a table's changes too\n  \
+  relay init --read-model                         in READ_MODEL_URL")]
 pub(crate) struct Arguments {
     /// Prepare a read model instead: the inbox and its companions, in READ_MODEL_URL.
     #[arg(long)]
@@ -32,7 +37,7 @@ pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result
     };
     // Before anything is made: a slot cannot be had without these.
     for finding in [wanted.version().await, wanted.wal_level().await, wanted.role().await] {
-        println!("ok    {}", finding?);
+        out!("ok    {}", finding?);
     }
     apply(&mut client, Side::Source, &dsn).await?;
     publication(&client, &config.postgres.publication, &config.tables()?).await?;
@@ -43,10 +48,10 @@ pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result
 async fn apply(client: &mut Client, side: Side, dsn: &Dsn) -> anyhow::Result<()> {
     let applied = migrate(client, side).await?;
     if applied.is_empty() {
-        println!("ok    the schema relay is up to date in {dsn}");
+        out!("ok    the schema relay is up to date in {dsn}");
     }
     for name in applied {
-        println!("made  {name} in {dsn}");
+        out!("made  {name} in {dsn}");
     }
     Ok(())
 }
@@ -64,7 +69,7 @@ async fn publication(client: &Client, name: &str, tables: &[TableRule]) -> anyho
         client.batch_execute(&sql).await.with_context(|| {
             format!("the publication {name} cannot be made; the role must own relay.outbox and have CREATE on the database")
         })?;
-        println!("made  publication {name}");
+        out!("made  publication {name}");
         return Ok(());
     }
     if wanted.published().await.is_err() {
@@ -83,10 +88,10 @@ async fn publication(client: &Client, name: &str, tables: &[TableRule]) -> anyho
             add(client, name, &table.quoted()).await?;
         }
     }
-    println!("ok    {}", wanted.published().await?);
-    println!("ok    {}", wanted.columns().await?);
+    out!("ok    {}", wanted.published().await?);
+    out!("ok    {}", wanted.columns().await?);
     for table in tables {
-        println!("ok    {}", wanted.table(table).await?);
+        out!("ok    {}", wanted.table(table).await?);
     }
     Ok(())
 }
@@ -97,14 +102,14 @@ async fn add(client: &Client, publication: &str, table: &str) -> anyhow::Result<
     client.batch_execute(&sql).await.with_context(|| {
         format!("{table} cannot be added to the publication {publication}; the role must own both")
     })?;
-    println!("made  {table} a table of publication {publication}");
+    out!("made  {table} a table of publication {publication}");
     Ok(())
 }
 
 async fn slot(client: &Client, name: &str, failover: bool) -> anyhow::Result<()> {
     let wanted = Preconditions { client, slot: name, publication: "" };
     if let Some(state) = SlotState::read(client, name).await? {
-        println!("ok    {}", wanted.slot().await?);
+        out!("ok    {}", wanted.slot().await?);
         if failover && state.failover != Some(true) {
             bail!(
                 "expected the slot {name} to be kept for a failover, found that it is not; from PostgreSQL 17 on run, while no relay reads from it: psql 'replication=database …' -c 'ALTER_REPLICATION_SLOT {name} (FAILOVER)'"
@@ -128,7 +133,7 @@ async fn slot(client: &Client, name: &str, failover: bool) -> anyhow::Result<()>
     };
     let made = client.query_one(sql, &[&name]).await;
     match made {
-        Ok(row) => println!("made  slot {name} at {}", row.get::<_, String>(0)),
+        Ok(row) => out!("made  slot {name} at {}", row.get::<_, String>(0)),
         Err(error) => {
             let said =
                 error.as_db_error().map_or_else(|| error.to_string(), |e| e.message().to_owned());
