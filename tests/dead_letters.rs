@@ -109,7 +109,7 @@ async fn nothing_is_redriven_or_dropped_by_accident() -> Result<()> {
     world.until(&client, "select count(*) = 1 from relay.dead_letter").await?;
     for verb in ["redrive", "drop"] {
         let refused = dead_letters(&world, &[verb])?;
-        assert_eq!(refused.status.code(), Some(1));
+        assert_eq!(refused.status.code(), Some(2));
         assert!(text(&refused).contains("or --all"), "{}", text(&refused));
     }
     let kept = dead_letters(&world, &["redrive", "--all"])?;

@@ -8,6 +8,7 @@
 
 mod breaker;
 mod claim_checks;
+mod commands;
 mod crash;
 mod credentials;
 mod dead_letters;

@@ -4,6 +4,7 @@ use crate::harness::{INSERT, LIMIT, World};
 use anyhow::{Context as _, Result};
 use local::process::Process;
 use relay::observe::metric::{Kind, METRICS};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -20,13 +21,37 @@ async fn start(world: &World, topic: &str, settings: &[(&str, &str)]) -> Result<
 
 /// The status line and the body of an answer.
 async fn get(address: &str, path: &str) -> Result<(String, String)> {
+    let (head, body) = get_as(address, path, "*/*").await?;
+    Ok((head.lines().next().unwrap_or_default().to_owned(), body))
+}
+
+/// The head and the body of an answer to a scraper that takes this.
+async fn get_as(address: &str, path: &str, accept: &str) -> Result<(String, String)> {
     let mut stream = tokio::net::TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: {address}\r\naccept: {accept}\r\nconnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no body")?;
-    Ok((head.lines().next().unwrap_or_default().to_owned(), body.to_owned()))
+    Ok((head.to_owned(), body.to_owned()))
+}
+
+/// Hands a text to `promtool check metrics`; what it says of it. `None` where it is not installed:
+/// `infra/local/setup --lint` does so.
+fn promtool(metrics: &str) -> Result<Option<std::process::Output>> {
+    let own = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/promtool/promtool");
+    let program = if own.is_file() { own } else { "promtool".into() };
+    let mut command = std::process::Command::new(program);
+    command.args(["check", "metrics"]).stdin(Stdio::piped());
+    let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = match spawned {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        spawned => spawned?,
+    };
+    std::io::Write::write_all(&mut child.stdin.take().context("no stdin")?, metrics.as_bytes())?;
+    Ok(Some(child.wait_with_output()?))
 }
 
 /// Waits until the answer of a path has this text in its status line or body.
@@ -77,10 +102,22 @@ async fn metrics_say_what_was_published_and_which_destination_is_down() -> Resul
     );
     for metric in METRICS {
         let kind = if metric.kind == Kind::Counter { "counter" } else { "gauge" };
-        let stem = metric.name.trim_end_matches("_total");
-        assert!(body.contains(&format!("# TYPE {stem} {kind}\n")), "{}", metric.name);
-        assert!(body.contains(&format!("# HELP {stem} {}.\n", metric.help)), "{}", metric.name);
+        let name = metric.name;
+        assert!(body.contains(&format!("# TYPE {name} {kind}\n")), "{name}");
+        assert!(body.contains(&format!("# HELP {name} {}.\n", metric.help)), "{name}");
     }
+    assert!(!body.contains("# EOF"), "{body}");
+    if let Some(judged) = promtool(&body)? {
+        assert!(judged.status.success(), "{}", crate::harness::text(&judged));
+    }
+    let (head, _) = get_as(&address, "/metrics", "*/*").await?;
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    let (head, open) = get_as(&address, "/metrics", "application/openmetrics-text").await?;
+    assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
+    assert!(
+        open.contains("# TYPE relay_published counter\n") && open.ends_with("# EOF\n"),
+        "{open}"
+    );
     let _ = world.broker.topic("customers.fifo");
     let up = format!("relay_destination_up{{destination=\"{MISSING}\"}} 1");
     until(&address, "/metrics", &up).await?;

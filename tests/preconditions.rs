@@ -128,7 +128,7 @@ async fn wrong_configuration_is_named_with_exit_code_2() -> Result<()> {
         ("DATABASE_URL", "", "expected postgres.url, found nothing; set DATABASE_URL"),
         ("DATABASE_URL", "nonsense", "expected a connection string"),
         ("DATABASE_URL", "postgres://u@db.example.com/d?sslmode=disable", "expected TLS"),
-        ("RELAY_TOPIC_ARN", "orders", "expected the ARN of an SNS topic"),
+        ("RELAY_TOPIC_ARN", "orders", "publish.to (RELAY_TOPIC_ARN) to be the ARN of an SNS topic"),
         ("RELAY_SLOTT", "x", "did you mean RELAY_SLOT?"),
     ];
     for (name, value, wanted) in cases {
@@ -139,5 +139,40 @@ async fn wrong_configuration_is_named_with_exit_code_2() -> Result<()> {
     let (code, said) = refused(world.relay(&topic).args(["--config", "missing.toml", "run"]))?;
     assert_eq!(code, Some(2));
     assert_says(&said, &["missing.toml"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn status_says_what_the_role_of_the_readme_may_know() -> Result<()> {
+    let world = World::bare(&[]).await?;
+    let topic = world.broker.topic("orders.fifo");
+    let client = world.client().await?;
+    let database = &world.database;
+    client
+        .batch_execute(&format!(
+            "create role relay_role login replication password 'relay';
+             grant create on database \"{database}\" to relay_role"
+        ))
+        .await?;
+    let url = world.postgres.url(database).replace("postgres:postgres@", "relay_role:relay@");
+    let relay = || {
+        let mut command = world.relay(&topic);
+        command.env("DATABASE_URL", &url);
+        command
+    };
+    let made = relay().arg("init").output()?;
+    assert!(made.status.success(), "{}", text(&made));
+    let mut command = relay();
+    command.arg("run");
+    let mut running = world.start(command)?;
+    running.said("streaming", LIMIT).await?;
+    let status = relay().arg("status").output()?;
+    let said = text(&status);
+    assert!(said.contains("reader        process") && !said.contains("connecting"), "{said}");
+    assert!(said.contains("grant pg_read_all_stats to this role"), "{said}");
+    assert_eq!(status.status.code(), Some(0), "{said}");
+    client.batch_execute("grant pg_read_all_stats to relay_role").await?;
+    let said = text(&relay().arg("status").output()?);
+    assert!(said.contains(", streaming\n") || said.contains(", catchup\n"), "{said}");
     Ok(())
 }

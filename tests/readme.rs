@@ -11,8 +11,10 @@ fn blocks(language: &str) -> Vec<&'static str> {
 }
 
 /// The manual.
-const PAGES: [(&str, &str); 15] = [
+const PAGES: [(&str, &str); 17] = [
     ("aws", include_str!("../relay/docs/aws.md")),
+    ("commands", include_str!("../relay/docs/commands.md")),
+    ("configuration", include_str!("../relay/docs/configuration.md")),
     ("connection", include_str!("../relay/docs/connection.md")),
     ("dead-letters", include_str!("../relay/docs/dead-letters.md")),
     ("formats", include_str!("../relay/docs/formats.md")),
@@ -61,11 +63,13 @@ fn the_configuration_of_the_readme_is_one_and_names_every_key() {
     let [text] = blocks("toml")[..] else { panic!("expected one configuration") };
     let config = Config::from_sources(text, []).unwrap();
     assert_eq!(config.destinations().unwrap().addresses.len(), 2);
-    for (key, variable, _) in relay::config::KEYS {
-        let name = key.rsplit('.').next().unwrap();
+    for key in relay::config::KEYS {
+        let name = key.name.rsplit('.').next().unwrap();
         assert!(
-            text.contains(name) && text.contains(variable),
-            "{key} ({variable}) is not in the README"
+            text.contains(name) && text.contains(key.variable),
+            "{} ({}) is not in the README",
+            key.name,
+            key.variable
         );
     }
     let defaults = Config::default();
@@ -76,6 +80,21 @@ fn the_configuration_of_the_readme_is_one_and_names_every_key() {
     assert_eq!(config.publish.on_poison, defaults.publish.on_poison);
     assert_eq!(config.publish.shutdown_grace, defaults.publish.shutdown_grace);
     assert_eq!(config.outbox, defaults.outbox);
+}
+
+#[test]
+fn the_table_of_keys_in_the_manual_is_that_of_the_code() {
+    let mut table = String::from(
+        "| key | variable | what it may be | default | what it decides |\n|---|---|---|---|---|\n",
+    );
+    for key in relay::config::KEYS {
+        let default = if key.default.is_empty() { "" } else { &format!("`{}`", key.default) };
+        let (kind, meaning) = (key.kind.expected(), key.meaning);
+        table +=
+            &format!("| `{}` | `{}` | {kind} | {default} | {meaning} |\n", key.name, key.variable);
+    }
+    let page = include_str!("../relay/docs/configuration.md");
+    assert!(page.contains(&table), "expected in relay/docs/configuration.md:\n{table}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use bytesize::ByteSize;
 use envelope::Format;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,16 +22,19 @@ mod claim_check;
 mod destination;
 mod error;
 mod keys;
+mod kind;
+mod merge;
 mod table;
 
 pub use aws::Aws;
 pub use claim_check::ClaimCheck;
 pub use destination::{Destination, Settings};
-pub use error::ConfigError;
-pub use keys::KEYS;
+pub use error::{ConfigError, Origin};
+pub use keys::{KEYS, Key};
+pub use kind::Kind;
 pub use table::Table;
 
-use keys::{OTHER_VARIABLES, explain, nearest, set};
+use merge::Merged;
 
 /// A text that no log may show.
 #[derive(Clone, Default, Deserialize, Eq, PartialEq)]
@@ -222,62 +226,112 @@ fn some_duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Dur
 }
 
 impl Config {
-    /// Merges a file's text and the environment; a variable wins over the file.
+    /// Merges a file's text and the environment; a variable wins over the file. Spaces around a
+    /// value are not part of it, and an empty value counts as not set.
     ///
     /// # Errors
-    /// When a key or a `RELAY_` variable is unknown, or a value is of another type.
+    /// When a key is unknown, a `RELAY_` variable resembles a known one, a value is none that its
+    /// key may have, or something configured would have no effect.
     pub fn from_sources(
         file: &str,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let invalid = |message: String| ConfigError::Invalid { message };
-        let mut table: toml::Table =
-            file.parse().map_err(|e: toml::de::Error| invalid(e.to_string()))?;
+        let mut merged = Merged::of_file(file)?;
         for (name, value) in environment {
-            if let Some((key, ..)) = KEYS.iter().find(|(_, variable, _)| *variable == name) {
-                set(&mut table, key, &value)
-                    .map_err(|message| invalid(format!("{name}: {message}")))?;
-            } else if name.starts_with("RELAY_") && !OTHER_VARIABLES.contains(&name.as_str()) {
-                let nearest = nearest(&name, KEYS.iter().map(|(_, variable, _)| *variable));
-                return Err(ConfigError::UnknownVariable { found: name, nearest });
-            }
+            merged.variable(&name, &value)?;
         }
-        let config: Self =
-            table.try_into().map_err(|e: toml::de::Error| invalid(explain(e.message())))?;
-        config.check()
+        merged.check()?;
+        let table = toml::Value::Table(merged.table.clone());
+        let config: Self = serde_path_to_error::deserialize(table).map_err(|error| {
+            let path = error.path().to_string();
+            ConfigError::Invalid {
+                message: format!("{path}: {}", keys::explain(error.inner().message())),
+            }
+        })?;
+        config.check(&merged)?;
+        Ok(config)
     }
 
-    fn check(self) -> Result<Self, ConfigError> {
-        if !(1..=4096).contains(&self.publish.requests_in_flight) {
-            return Err(ConfigError::Range {
-                key: "publish.requests_in_flight",
-                expected: "1 to 4096",
-                found: self.publish.requests_in_flight.to_string(),
-            });
+    /// The same from the environment as the system has it.
+    ///
+    /// # Errors
+    /// Those of [`from_sources`](Self::from_sources), and a variable of ours that is no UTF-8.
+    pub fn from_system(
+        file: &str,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        Self::from_sources(file, merge::texts(environment)?)
+    }
+
+    /// What values mean together, and the entries of lists.
+    fn check(&self, merged: &Merged) -> Result<(), ConfigError> {
+        let publish = &self.publish;
+        if publish.requests_in_flight_at_least > publish.requests_in_flight {
+            return Err(merged.wrong(
+                "publish.requests_in_flight_at_least",
+                "at most publish.requests_in_flight (RELAY_REQUESTS_IN_FLIGHT)",
+                format!(
+                    "{} over {}",
+                    publish.requests_in_flight_at_least, publish.requests_in_flight
+                ),
+            ));
         }
-        let most = self.publish.requests_in_flight;
-        if !(1..=most).contains(&self.publish.requests_in_flight_at_least) {
-            return Err(ConfigError::Range {
-                key: "publish.requests_in_flight_at_least",
-                expected: "1 to publish.requests_in_flight",
-                found: self.publish.requests_in_flight_at_least.to_string(),
-            });
+        if self.postgres.login == Login::AwsIam && self.postgres.password_file.is_some() {
+            return Err(merged.wrong(
+                "postgres.password_file",
+                "left out with postgres.login = \"aws-iam\" (RELAY_LOGIN), which shows a token in place of a password",
+                "a file that would not be read".to_owned(),
+            ));
         }
-        let slot = &self.postgres.slot;
-        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-        if !(1..=63).contains(&slot.len()) || !slot.bytes().all(legal) {
-            return Err(ConfigError::Range {
-                key: "postgres.slot",
-                expected: "1 to 63 lower-case letters, digits and underscores",
-                found: slot.clone(),
-            });
+        for (key, needed) in [
+            ("aws.external_id", "aws.role_arn"),
+            ("claim_check.prefix", "claim_check.bucket"),
+            ("claim_check.above", "claim_check.bucket"),
+            ("claim_check.largest", "claim_check.bucket"),
+        ] {
+            if merged.has(key) && !merged.has(needed) {
+                let expected =
+                    format!("set only with {needed} ({})", keys::of_name(needed).variable);
+                return Err(merged.wrong(key, &expected, "a value without it".to_owned()));
+            }
         }
-        self.claim_check.check()?;
-        self.aws.check()?;
-        for table in &self.table {
-            table.rule()?;
+        self.check_routes(merged)?;
+        table::check(&self.table, merged.origin("table"))?;
+        if self.publish.to.is_some() || !self.route.is_empty() {
+            self.destinations()?;
         }
-        Ok(self)
+        Ok(())
+    }
+
+    fn check_routes(&self, merged: &Merged) -> Result<(), ConfigError> {
+        let wrong = |expected: &str, found| Err(merged.wrong("route", expected, found));
+        for (at, route) in self.route.iter().enumerate() {
+            let number = at + 1;
+            if route.aggregate_type.is_empty() {
+                return wrong(
+                    "of an aggregate type each",
+                    format!("entry {number} with an empty one"),
+                );
+            }
+            if Kind::Address.check(&toml::Value::from(route.to.as_str())).is_err() {
+                let found = format!("{} in entry {number}", kind::shown(&route.to));
+                return wrong(&format!("to {}", Kind::Address.expected()), found);
+            }
+            let same = |other: &Route| other.aggregate_type == route.aggregate_type;
+            if let Some(first) = self.route[..at].iter().position(same) {
+                return wrong(
+                    "one for each aggregate type, because an event has one destination",
+                    format!(
+                        "entry {} (to {}) and entry {number} (to {}) for {}",
+                        first + 1,
+                        self.route[first].to,
+                        route.to,
+                        kind::shown(&route.aggregate_type)
+                    ),
+                );
+            }
+        }
+        Ok(())
     }
 
     /// The tables whose changes are events.
@@ -305,9 +359,15 @@ impl Config {
     /// When there is none, one is not an address, or a section is of none of them.
     pub fn destinations(&self) -> Result<Destinations, ConfigError> {
         let mut addresses = Vec::new();
-        let mut place = |key: String, text: &str| -> Result<usize, ConfigError> {
-            let address: Address =
-                text.parse().map_err(|source| ConfigError::Address { key, source })?;
+        let mut place = |name: &str, text: &str| -> Result<usize, ConfigError> {
+            let key = keys::of_name(name);
+            let address: Address = text.parse().map_err(|_| ConfigError::Value {
+                key: key.name,
+                variable: key.variable,
+                expected: Kind::Address.expected(),
+                found: kind::shown(text),
+                origin: Origin::File,
+            })?;
             if let Some(at) = addresses.iter().position(|known| *known == address) {
                 return Ok(at);
             }
@@ -315,13 +375,12 @@ impl Config {
             Ok(addresses.len() - 1)
         };
         let default = match &self.publish.to {
-            Some(text) => Some(place("publish.to (RELAY_TOPIC_ARN)".to_owned(), text)?),
+            Some(text) => Some(place("publish.to", text)?),
             None => None,
         };
         let mut by_type = BTreeMap::new();
         for route in &self.route {
-            let key = format!("route of {:?}", route.aggregate_type);
-            by_type.insert(route.aggregate_type.clone(), place(key, &route.to)?);
+            by_type.insert(route.aggregate_type.clone(), place("route", &route.to)?);
         }
         if addresses.is_empty() {
             return Err(ConfigError::Missing { key: "publish.to", variable: "RELAY_TOPIC_ARN" });
@@ -345,81 +404,4 @@ pub struct Destinations {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:orders.fifo";
-
-    fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
-    }
-
-    #[test]
-    fn two_variables_are_enough() {
-        let config = Config::from_sources(
-            "",
-            env(&[("DATABASE_URL", "postgres://u@h/d"), ("RELAY_TOPIC_ARN", TOPIC), ("HOME", "/")]),
-        )
-        .unwrap();
-        assert_eq!(config.database_url().unwrap(), "postgres://u@h/d");
-        assert_eq!(config.destinations().unwrap().addresses[0].to_string(), TOPIC);
-    }
-
-    #[test]
-    fn a_variable_wins_over_the_file() {
-        let file =
-            "[postgres]\nslot = 'a'\n[publish]\nshutdown_grace = '5s'\nbytes_in_flight = '1MiB'\n";
-        let config = Config::from_sources(
-            file,
-            env(&[("RELAY_SLOT", "b"), ("RELAY_REQUESTS_IN_FLIGHT", "3")]),
-        )
-        .unwrap();
-        assert_eq!(config.postgres.slot, "b");
-        assert_eq!(config.publish.requests_in_flight, 3);
-        assert_eq!(config.publish.shutdown_grace, Duration::from_secs(5));
-        assert_eq!(config.publish.bytes_in_flight, ByteSize::mib(1));
-    }
-
-    #[test]
-    fn what_is_unknown_is_refused_with_the_nearest() {
-        let error =
-            Config::from_sources("[postgres]\nslott = 'a'", env(&[])).unwrap_err().to_string();
-        assert!(error.contains("`slott`") && error.contains("did you mean `slot`"), "{error}");
-        let error = Config::from_sources("", env(&[("RELAY_SLOTT", "a")])).unwrap_err().to_string();
-        assert!(error.contains("did you mean RELAY_SLOT?"), "{error}");
-    }
-
-    #[test]
-    fn wrong_values_are_named() {
-        for (name, value, said) in [
-            ("RELAY_SLOT", "My-Slot", "lower-case"),
-            ("RELAY_REQUESTS_IN_FLIGHT", "0", "1 to 4096"),
-            ("RELAY_REQUESTS_IN_FLIGHT", "many", "expected a number"),
-            ("RELAY_SHUTDOWN_GRACE", "soon", "a duration such as"),
-            ("RELAY_ROUTES", "order", "TYPE=ADDRESS"),
-            ("RELAY_FAILOVER", "yes", "true or false"),
-        ] {
-            let error = Config::from_sources("", env(&[(name, value)])).unwrap_err().to_string();
-            assert!(error.contains(said), "{name}: {error}");
-        }
-    }
-
-    #[test]
-    fn routes_share_destinations() {
-        let routes =
-            format!("order={TOPIC}, customer=arn:aws:sqs:eu-west-1:123456789012:customers");
-        let config =
-            Config::from_sources("", env(&[("RELAY_TOPIC_ARN", TOPIC), ("RELAY_ROUTES", &routes)]))
-                .unwrap();
-        let destinations = config.destinations().unwrap();
-        assert_eq!(destinations.addresses.len(), 2);
-        assert_eq!(destinations.by_type["order"], 0);
-    }
-
-    #[test]
-    fn no_secret_is_shown() {
-        let config =
-            Config::from_sources("", env(&[("DATABASE_URL", "postgres://u:hunter2@h/d")])).unwrap();
-        assert!(!format!("{config:?}").contains("hunter2"));
-    }
-}
+mod tests;

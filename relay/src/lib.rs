@@ -13,6 +13,7 @@
 //! `ledger` are pure: they hold the promises, and their tests state them.
 //! [`pipeline::run`] puts the stages together; the program and the tests call it.
 
+pub mod admin;
 pub mod bounds;
 mod catalog;
 pub mod change;
@@ -28,6 +29,7 @@ pub mod migrate;
 pub mod observe;
 pub mod outbox;
 pub mod pipeline;
+pub mod printable;
 pub mod publish;
 pub mod redrive;
 pub mod route;

@@ -1,10 +1,15 @@
 //! The `relay` program: arguments to commands, commands to exit codes.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod commands;
+mod logging;
+mod out;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use relay::config::Config;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,23 +29,15 @@ Exit codes: 0 all is well, 1 it is not, 2 wrong arguments or configuration."
 struct Arguments {
     /// The configuration; without it, relay.toml here if there is one, and variables.
     #[arg(long, global = true, env = "RELAY_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
+    config: Option<OsString>,
     /// What is logged, such as info, debug or relay=debug,warn.
     #[arg(long, global = true, env = "RELAY_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
     /// How it is logged.
     #[arg(long, global = true, env = "RELAY_LOG_FORMAT", default_value = "text", value_enum)]
-    log_format: LogFormat,
+    log_format: logging::Format,
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum LogFormat {
-    /// For people.
-    Text,
-    /// A JSON object a line.
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -48,11 +45,16 @@ enum Command {
     /// Make what the relay needs in the database: tables, publication, slot. Safe to repeat.
     Init(commands::init::Arguments),
     /// Publish until SIGTERM or Ctrl-C, then finish what is on its way.
+    #[command(after_help = "Examples:\n  \
+  relay run\n  \
+  relay --config relay.toml --log-format json run\n\n\
+Exit codes: 0 stopped with everything sent that was read, 1 it could not start or go on, or the grace\n\
+was over before all was sent, 2 wrong arguments or configuration.")]
     Run,
     /// Try each precondition in turn, and say how to mend what fails.
     Check(commands::check::Arguments),
     /// Say whether events flow, and if not, why and what to do.
-    Status,
+    Status(commands::status::Arguments),
     /// List, show, redrive or drop the events that could not be sent.
     #[command(subcommand)]
     DeadLetters(commands::dead_letters::Verb),
@@ -65,6 +67,7 @@ enum Command {
     #[command(subcommand)]
     New(commands::new::What),
     /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  relay completions bash > /etc/bash_completion.d/relay")]
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
@@ -73,10 +76,25 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    start_logging(&arguments);
+    if let Err(error) = logging::start(&arguments.log, arguments.log_format) {
+        return fail(&error.into(), 2);
+    }
+    let code = run(arguments);
+    match out::failure() {
+        Some(error) => {
+            out::error(&format!("relay: cannot write to standard output: {error}"));
+            ExitCode::from(1)
+        }
+        None => code,
+    }
+}
+
+fn run(arguments: Arguments) -> ExitCode {
     if let Command::Completions { shell } = arguments.command {
         let mut command = <Arguments as clap::CommandFactory>::command();
-        clap_complete::generate(shell, &mut command, "relay", &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut command, "relay", &mut script);
+        out::text(&String::from_utf8_lossy(&script));
         return ExitCode::SUCCESS;
     }
     // It has nothing to do with what the relay is configured for.
@@ -86,7 +104,7 @@ fn main() -> ExitCode {
             Err(error) => fail(&error, 1),
         };
     }
-    let config = match configuration(arguments.config) {
+    let config = match configuration(arguments.config.map(PathBuf::from)) {
         Ok(config) => config,
         Err(error) => return fail(&error, 2),
     };
@@ -101,7 +119,7 @@ fn main() -> ExitCode {
             Command::Init(arguments) => commands::init::run(&config, arguments).await,
             Command::Run => commands::run::run(&config).await,
             Command::Check(arguments) => commands::check::run(&config, arguments).await,
-            Command::Status => commands::status::run(&config).await,
+            Command::Status(arguments) => commands::status::run(&config, arguments).await,
             Command::DeadLetters(verb) => commands::dead_letters::run(&config, verb).await,
             Command::Parked(verb) => commands::parked::run(verb).await,
             Command::Drop(arguments) => commands::drop::run(&config, arguments).await,
@@ -113,15 +131,20 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            let wrong_configuration = error.downcast_ref::<relay::config::ConfigError>().is_some()
-                || error.downcast_ref::<dsn::Error>().is_some_and(dsn::Error::is_configuration);
-            fail(&error, if wrong_configuration { 2 } else { 1 })
+            let wrong = error.chain().any(|cause| {
+                cause.is::<commands::Usage>()
+                    || cause.is::<relay::config::ConfigError>()
+                    || cause.downcast_ref().is_some_and(dsn::Error::is_configuration)
+            });
+            fail(&error, if wrong { 2 } else { 1 })
         }
     }
 }
 
 fn configuration(path: Option<PathBuf>) -> anyhow::Result<Config> {
     const DEFAULT: &str = "relay.toml";
+    // An empty RELAY_CONFIG counts as not set.
+    let path = path.filter(|path| !path.as_os_str().is_empty());
     let file = match &path {
         Some(path) => std::fs::read_to_string(path).map_err(|source| {
             relay::config::ConfigError::File { path: path.display().to_string(), source }
@@ -136,27 +159,26 @@ fn configuration(path: Option<PathBuf>) -> anyhow::Result<Config> {
         },
     };
     let named = path.unwrap_or_else(|| DEFAULT.into());
-    Config::from_sources(&file, std::env::vars())
-        .with_context(|| format!("the configuration ({}) cannot be used", named.display()))
-}
-
-fn start_logging(arguments: &Arguments) {
-    let filter =
-        tracing_subscriber::EnvFilter::new(format!("{},refinery_core=warn", arguments.log));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match arguments.log_format {
-        LogFormat::Text => {
-            log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+    Config::from_system(&file, std::env::vars_os()).map_err(|error| {
+        let is_in_file = error.is_in_file();
+        let error = anyhow::Error::new(error);
+        // An error of a variable has nothing to do with a file that may not even be there.
+        if is_in_file {
+            error.context(format!("the configuration file {} cannot be used", named.display()))
+        } else {
+            error
         }
-        LogFormat::Json => log.json().init(),
-    }
+    })
 }
 
 /// Prints the chain of causes, a line each.
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    eprintln!("relay: {error}");
-    for cause in error.chain().skip(1) {
-        eprintln!("  because: {cause}");
+    let mut printed = error.to_string();
+    out::error(&format!("relay: {printed}"));
+    let causes = error.chain().skip(1).next().map(dsn::causes).unwrap_or_default();
+    if !causes.is_empty() && !printed.contains(&causes) {
+        printed.push_str(&causes);
+        out::error(&format!("  because: {causes}"));
     }
     ExitCode::from(code)
 }

@@ -6,6 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
+use tokio_postgres::error::Severity;
 use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Notification, SimpleQueryMessage};
 
 /// A connection, what it hears, and the task that drives it.
@@ -88,7 +89,13 @@ where
                 // Few callers listen; the others have let the receiver go.
                 Ok(AsyncMessage::Notification(notification)) => drop(hear.send(notification)),
                 Ok(AsyncMessage::Notice(notice)) => {
-                    tracing::info!("{}: {}", notice.severity(), notice.message());
+                    let (severity, message) = (notice.severity(), notice.message());
+                    // A notice, such as that a schema exists already, is for who looks closely.
+                    if notice.parsed_severity() == Some(Severity::Warning) {
+                        tracing::warn!("{severity}: {message}");
+                    } else {
+                        tracing::debug!("{severity}: {message}");
+                    }
                 }
                 Ok(_) => {}
                 Err(error) => {

@@ -1,6 +1,7 @@
 //! `relay check`: each precondition in turn, with the cure for what fails.
 
 use super::{destinations, source};
+use crate::out::{self, out};
 use envelope::Format;
 use relay::config::Config;
 use relay::publish::{
@@ -13,14 +14,23 @@ use uuid::Uuid;
 const PROBE_KEY: &str = "/relay.check/relay.check";
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+  relay check\n  \
+  relay check --no-probe\n  \
+  relay check --json | jq 'select(.well == false)'\n\n\
+Exit codes: 0 all is well, 1 it is not, 2 wrong arguments or configuration.")]
 pub(crate) struct Arguments {
     /// Do not publish the probe that proves the permission to (an event of type relay.check,
     /// which consumers pass over).
     #[arg(long)]
     no_probe: bool,
+    /// A JSON object a line: each finding, and at the end whether all is well.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result<bool> {
+    out::set_json(arguments.json);
     let mut well = postgres(config).await?;
     let settings = config.destinations()?.settings;
     for (mut destination, settings) in destinations(config).await?.into_iter().zip(settings) {
@@ -32,7 +42,11 @@ pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result
             }
         }
     }
-    println!("{}", if well { "all is well" } else { "not all is well" });
+    if out::is_json() {
+        out::json(&serde_json::json!({ "well": well }))?;
+    } else {
+        out!("{}", if well { "all is well" } else { "not all is well" });
+    }
     Ok(well)
 }
 
@@ -104,8 +118,20 @@ async fn postgres(config: &Config) -> anyhow::Result<bool> {
 
 fn report(name: &str, finding: &Finding) -> bool {
     match finding {
-        Ok(found) => println!("ok    {name:<12} {found}"),
-        Err(problem) => println!("FAIL  {name:<12} {problem}"),
+        finding if out::is_json() => {
+            let (well, found, cure) = match finding {
+                Ok(found) => (true, found, None),
+                Err(problem) => (false, &problem.found, Some(&problem.cure)),
+            };
+            let line =
+                serde_json::json!({ "check": name, "well": well, "found": found, "cure": cure });
+            out::json_line(&line.to_string());
+        }
+        Ok(found) => out!("ok    {name:<12} {found}"),
+        Err(problem) => {
+            out!("FAIL  {name:<12} {}", problem.found);
+            out!("  cure: {}", problem.cure);
+        }
     }
     finding.is_ok()
 }

@@ -1,27 +1,14 @@
 //! `relay dead-letters`: what could not be sent, why, and what becomes of it.
 
-use super::set_aside::{self, Filters, Listing, Table};
+use super::kept::{self, Filters, Listing, Shown, counted, or_none};
 use super::source;
-use anyhow::Context;
+use crate::out::{self, out};
 use clap::{Args, Subcommand};
+use relay::admin::Filter;
+use relay::admin::dead_letters::{DeadLetter, redrive};
 use relay::config::Config;
 use std::time::{Duration, SystemTime};
-use tokio_postgres::{Client, Row};
-
-const LETTERS: Table = Table {
-    name: "relay.dead_letter",
-    key: "key",
-    place: "destination",
-    since: "first_failed_at",
-    noun: "dead letter",
-    command: "relay dead-letters",
-    example: "--type",
-    cure: "relay.dead_letter cannot be used; run `relay init` of this version, or grant what is missing",
-    width: 16,
-};
-
-/// How many letters go in one transaction.
-const AT_ONCE: usize = 1000;
+use tokio_postgres::Client;
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:\n  \
@@ -32,6 +19,9 @@ const AT_ONCE: usize = 1000;
   relay dead-letters drop --until 30days --yes")]
 pub(crate) enum Verb {
     /// List them, newest last.
+    #[command(after_help = "Examples:\n  \
+  relay dead-letters list --type order.paid --since 2h\n  \
+  relay dead-letters list --json | jq -r .reason")]
     List {
         #[command(flatten)]
         which: Which,
@@ -39,16 +29,28 @@ pub(crate) enum Verb {
         listing: Listing,
     },
     /// Show one with all that is kept of it, its body too.
+    #[command(after_help = "Examples:\n  \
+  relay dead-letters show 17\n  \
+  relay dead-letters show 17 --json | jq -r .body")]
     Show {
         /// Its number in the list.
         id: i64,
+        /// As a JSON object, its body a JSON string.
+        #[arg(long)]
+        json: bool,
     },
     /// Send them again, with their ids, after what was committed until now.
+    #[command(after_help = "Examples:\n  \
+  relay dead-letters redrive 17 18\n  \
+  relay dead-letters redrive --all")]
     Redrive {
         #[command(flatten)]
         which: Which,
     },
     /// Give them up.
+    #[command(after_help = "Examples:\n  \
+  relay dead-letters drop --until 30days        say how many\n  \
+  relay dead-letters drop --until 30days --yes  drop them")]
     Drop {
         #[command(flatten)]
         which: Which,
@@ -69,8 +71,8 @@ pub(crate) struct Which {
 }
 
 impl Which {
-    fn by_place(&self) -> set_aside::Which<'_> {
-        set_aside::Which { filters: &self.filters, place: self.destination.as_ref() }
+    fn filter(self) -> (Filter, bool) {
+        self.filters.at(self.destination)
     }
 }
 
@@ -79,73 +81,69 @@ pub(crate) async fn run(config: &Config, verb: Verb) -> anyhow::Result<bool> {
     let (client, _driver) = dsn.connect("relay dead-letters").await?;
     match verb {
         Verb::List { which, listing } => {
-            let columns =
-                "to_char(first_failed_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')
-                as failed_at, event_id::text, event_type, key, destination, error_code, attempts,
-              position, reason, event_id is not null and body <> '' as can_be_redriven";
-            LETTERS.list(&client, &which.by_place(), &listing, columns, [as_line, as_json]).await
+            kept::list::<DeadLetter>(&client, &which.filter(), listing).await
         }
-        Verb::Show { id } => {
-            let columns = "first_failed_at::text, event_id::text, event_type, key, destination,
-              error_code, attempts::text, position, reason, attributes::text, body";
-            LETTERS.show(&client, id, columns).await
-        }
-        Verb::Redrive { which } => {
-            redrive(&client, &LETTERS.meant(&client, &which.by_place()).await?).await
-        }
-        Verb::Drop { which, yes } => LETTERS.drop(&client, &which.by_place(), yes).await,
+        Verb::Show { id, json } => kept::show::<DeadLetter>(&client, id, json).await,
+        Verb::Redrive { which } => redriven(&client, &which.filter()).await,
+        Verb::Drop { which, yes } => kept::drop::<DeadLetter>(&client, &which.filter(), yes).await,
     }
 }
 
-fn as_line(row: &Row) -> String {
-    let code: Option<&str> = row.get("error_code");
-    let text = |name: &str| row.get::<_, &str>(name);
-    let id: i64 = row.get("id");
-    format!(
-        "{id}  {}  {}  key {}  to {}  after {} tries{}\n    {}",
-        text("failed_at"),
-        text("event_type"),
-        text("key"),
-        text("destination"),
-        row.get::<_, i32>("attempts"),
-        code.map(|code| format!("  {code}")).unwrap_or_default(),
-        text("reason")
-    )
+impl Shown for DeadLetter {
+    const NOUN: &'static str = "dead letter";
+    const COMMAND: &'static str = "relay dead-letters";
+    const EXAMPLE: &'static str = "--type";
+
+    fn lines(&self) -> Vec<String> {
+        let code = self.error_code.as_ref().map(|code| format!("  {code}")).unwrap_or_default();
+        let Self { id, failed_at, event_type, key, destination, attempts, reason, .. } = self;
+        vec![
+            format!(
+                "{id}  {failed_at}  {event_type}  key {key}  to {destination}  after {attempts} tries{code}"
+            ),
+            format!("    {reason}"),
+        ]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("id", self.id.to_string()),
+            ("failed_at", self.failed_at.clone()),
+            ("event_id", or_none(self.event_id.as_deref())),
+            ("event_type", self.event_type.clone()),
+            ("key", self.key.clone()),
+            ("destination", self.destination.clone()),
+            ("error_code", or_none(self.error_code.as_deref())),
+            ("attempts", self.attempts.to_string()),
+            ("position", self.position.clone()),
+            ("reason", self.reason.clone()),
+            ("can_be_redriven", self.can_be_redriven.to_string()),
+            ("attributes", or_none(self.attributes.as_deref())),
+        ]
+    }
+
+    fn body(&self) -> Option<&str> {
+        self.body.as_deref()
+    }
 }
 
-fn as_json(row: &Row) -> String {
-    let text = |name: &str| row.get::<_, Option<&str>>(name);
-    serde_json::json!({
-        "id": row.get::<_, i64>("id"), "failed_at": text("failed_at"), "event_id": text("event_id"),
-        "event_type": text("event_type"), "key": text("key"), "destination": text("destination"),
-        "error_code": text("error_code"), "attempts": row.get::<_, i32>("attempts"),
-        "position": text("position"), "reason": text("reason"),
-        "can_be_redriven": row.get::<_, bool>("can_be_redriven"),
-    })
-    .to_string()
-}
-
-async fn redrive(client: &Client, ids: &[i64]) -> anyhow::Result<bool> {
-    let mut redriven = 0;
+async fn redriven(client: &Client, which: &(Filter, bool)) -> anyhow::Result<bool> {
+    let (ids, there) = kept::meant::<DeadLetter>(client, which).await?;
     let mut said = SystemTime::now();
-    for letters in ids.chunks(AT_ONCE) {
-        let row = client
-            .query_one("select relay.redrive($1)", &[&letters])
-            .await
-            .context(LETTERS.cure)?;
-        redriven += usize::try_from(row.get::<_, i64>(0)).unwrap_or(0);
+    let count = redrive(client, &ids, |done| {
         if said.elapsed().is_ok_and(|time| time > Duration::from_secs(2)) {
-            eprintln!("{redriven} of {} …", ids.len());
+            out::error(&format!("{done} of {} …", ids.len()));
             said = SystemTime::now();
         }
-    }
-    println!("redrove {}; the running relay sends them", LETTERS.counted(redriven));
-    let left = ids.len() - redriven;
+    });
+    let count = count.await?;
+    out!("redrove {}; the running relay sends them", counted::<DeadLetter>(count));
+    let left = ids.len() - count;
     if left > 0 {
-        println!(
+        out!(
             "{} cannot be redriven: there was no event to be read, or its body is not kept here (see `relay dead-letters show`)",
-            LETTERS.counted(left)
+            counted::<DeadLetter>(left)
         );
     }
-    Ok(left == 0)
+    Ok(there && left == 0)
 }

@@ -1,6 +1,7 @@
 //! `relay drop`: the slot, and the publication, when a relay is given up.
 
 use super::source;
+use crate::out::out;
 use anyhow::bail;
 use bytesize::ByteSize;
 use relay::config::Config;
@@ -29,14 +30,14 @@ pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result
         publication(&client, &config.postgres.publication, arguments.yes).await?;
     }
     if !arguments.yes {
-        println!("nothing was dropped; --yes drops it");
+        out!("nothing was dropped; --yes drops it");
     }
-    Ok(arguments.yes)
+    Ok(true)
 }
 
 async fn slot(client: &Client, name: &str, yes: bool) -> anyhow::Result<()> {
     let Some(state) = SlotState::read(client, name).await? else {
-        println!("ok    there is no slot {name}");
+        out!("ok    there is no slot {name}");
         return Ok(());
     };
     if let Some(reader) = &state.reader {
@@ -46,25 +47,25 @@ async fn slot(client: &Client, name: &str, yes: bool) -> anyhow::Result<()> {
     }
     let behind = ByteSize::b(state.behind.unwrap_or(0));
     if !yes {
-        println!(
+        out!(
             "would drop slot {name}: {behind} of log behind it are not confirmed, and events in them would never be published"
         );
         return Ok(());
     }
     client.execute("select pg_drop_replication_slot($1)", &[&name]).await?;
-    println!("gone  slot {name}, with {behind} of log that were not confirmed");
+    out!("gone  slot {name}, with {behind} of log that were not confirmed");
     Ok(())
 }
 
 async fn publication(client: &Client, name: &str, yes: bool) -> anyhow::Result<()> {
     let there = client.query_opt("select from pg_publication where pubname = $1", &[&name]).await?;
     match (there, yes) {
-        (None, _) => println!("ok    there is no publication {name}"),
-        (Some(_), false) => println!("would drop publication {name}"),
+        (None, _) => out!("ok    there is no publication {name}"),
+        (Some(_), false) => out!("would drop publication {name}"),
         (Some(_), true) => {
             let quoted = name.replace('"', "\"\"");
             client.batch_execute(&format!("drop publication \"{quoted}\"")).await?;
-            println!("gone  publication {name}");
+            out!("gone  publication {name}");
         }
     }
     Ok(())

@@ -8,6 +8,7 @@ mod slot;
 mod waiting;
 
 use super::{read_model, source};
+use crate::out::out;
 use dsn::Dsn;
 use relay::config::Config;
 use relay::migrate::{MigrateError, Side, migrate_and_tell, plan};
@@ -52,7 +53,7 @@ pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result
         publication: &config.postgres.publication,
     };
     let say = |found: String| {
-        if arguments.dry_run { println!("-- ok    {found}") } else { println!("ok    {found}") }
+        if arguments.dry_run { out!("-- ok    {found}") } else { out!("ok    {found}") }
     };
     // Before anything is made: a slot cannot be had without these.
     say(wanted.version().await?);
@@ -87,7 +88,7 @@ async fn apply(client: &Client, side: Side, dsn: &Dsn, dry_run: bool) -> anyhow:
     };
     if dry_run {
         for statement in plan(client, side).await.map_err(refused)? {
-            println!("{statement};");
+            out!("{statement};");
         }
         return Ok(());
     }
@@ -95,10 +96,10 @@ async fn apply(client: &Client, side: Side, dsn: &Dsn, dry_run: bool) -> anyhow:
     let applied = migrate_and_tell(client, side, |process| waiting.tell(process)).await;
     let applied = applied.map_err(refused)?;
     if applied.is_empty() {
-        println!("ok    the schema relay is up to date in {dsn}");
+        out!("ok    the schema relay is up to date in {dsn}");
     }
     for name in applied {
-        println!("made  {name} in {dsn}");
+        out!("made  {name} in {dsn}");
     }
     Ok(())
 }

@@ -4,11 +4,11 @@ pub(crate) mod check;
 pub(crate) mod dead_letters;
 pub(crate) mod drop;
 pub(crate) mod init;
+mod kept;
 mod moment;
 pub(crate) mod new;
 pub(crate) mod parked;
 pub(crate) mod run;
-mod set_aside;
 pub(crate) mod status;
 
 use anyhow::Context as _;
@@ -20,16 +20,33 @@ use serde::Deserialize as _;
 use serde::de::IntoDeserializer as _;
 use std::path::PathBuf;
 
+/// Arguments that clap cannot judge alone, and that are wrong: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
+/// A variable that is no key of the configuration, without the newline of a mounted secret. One
+/// without a value counts as not set.
+fn variable(name: &str) -> Result<Option<String>, Usage> {
+    let Some(value) = std::env::var_os(name) else { return Ok(None) };
+    let value = value
+        .into_string()
+        .map_err(|_| Usage(format!("expected UTF-8 text in {name}, found bytes that are not")))?;
+    let value = value.trim_end_matches(['\r', '\n']);
+    Ok((!value.is_empty()).then(|| value.to_owned()))
+}
+
 /// The source database, with its password.
 ///
 /// The first that there is: the connection string's own, `PGPASSWORD`, the file that holds it
 /// alone, the line of a password file as libpq has it; or a token for each connection.
 async fn source(config: &Config) -> anyhow::Result<Dsn> {
-    let dsn: Dsn = config.database_url()?.parse()?;
+    let dsn: Dsn =
+        config.database_url()?.parse().context("postgres.url (DATABASE_URL) cannot be used")?;
     if config.postgres.login == Login::AwsIam {
         return with_tokens(dsn).await;
     }
-    let dsn = dsn.with_password_from(std::env::var("PGPASSWORD").ok());
+    let dsn = dsn.with_password_from(variable("PGPASSWORD")?);
     let dsn = match &config.postgres.password_file {
         Some(path) => dsn.with_password_file(path.into()),
         None => dsn,
@@ -40,21 +57,23 @@ async fn source(config: &Config) -> anyhow::Result<Dsn> {
 /// The read model, with its password; or a token for each connection, as `READ_MODEL_LOGIN` says
 /// here as it does to the functions.
 async fn read_model() -> anyhow::Result<Dsn> {
-    let url = std::env::var("READ_MODEL_URL").context(
-        "expected READ_MODEL_URL, the connection string of the read model; found nothing",
-    )?;
-    let dsn: Dsn = url.parse().context("READ_MODEL_URL cannot be used")?;
+    let url = variable("READ_MODEL_URL")?.ok_or_else(|| {
+        Usage(
+            "expected READ_MODEL_URL, the connection string of the read model; found nothing"
+                .to_owned(),
+        )
+    })?;
+    let dsn: Dsn = url.trim().parse().context("READ_MODEL_URL cannot be used")?;
     match read_model_login().context("READ_MODEL_LOGIN cannot be used")? {
         Login::Password => Ok(with_pass_file(dsn)),
         Login::AwsIam => with_tokens(dsn).await,
     }
 }
 
-fn read_model_login() -> Result<Login, serde::de::value::Error> {
-    match std::env::var("READ_MODEL_LOGIN") {
-        Ok(login) if !login.is_empty() => Login::deserialize(login.into_deserializer()),
-        Ok(_) | Err(_) => Ok(Login::default()),
-    }
+fn read_model_login() -> Result<Login, Usage> {
+    let Some(login) = variable("READ_MODEL_LOGIN")? else { return Ok(Login::default()) };
+    let login = Login::deserialize(login.trim().into_deserializer());
+    login.map_err(|error: serde::de::value::Error| Usage(error.to_string()))
 }
 
 /// The same, shown a token of AWS IAM for each connection.

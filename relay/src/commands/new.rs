@@ -9,6 +9,7 @@ mod scaffold;
 mod workspace;
 mod write;
 
+use crate::out;
 use clap::{Args, Subcommand, ValueEnum};
 use event_type::EventTypes;
 use name::Name;
@@ -67,12 +68,12 @@ pub(crate) fn run(what: What) -> anyhow::Result<()> {
     let scaffold = Scaffold { name: &name, events: &events, mode };
     let plan = workspace.with(&scaffold)?;
     if dry_run {
-        print!("{}", plan.shown());
+        out::text(&plan.shown());
         return Ok(());
     }
     plan.write()?;
-    print!("{}", plan.told());
-    println!("{}", next_steps(&name));
+    out::text(&plan.told());
+    out::text(&next_steps(&name));
     Ok(())
 }
 

@@ -1,22 +1,11 @@
 //! `relay parked`: what projections refused, why, and what becomes of it.
 
+use super::kept::{self, Filters, Listing, Shown, counted};
 use super::read_model;
-use super::set_aside::{self, Filters, Listing, Table};
-use anyhow::Context;
+use crate::out::out;
 use clap::{Args, Subcommand};
-use tokio_postgres::Row;
-
-const PARKED: Table = Table {
-    name: "relay.parked",
-    key: "aggregate_id",
-    place: "projection",
-    since: "parked_at",
-    noun: "parked event",
-    command: "relay parked",
-    example: "--projection",
-    cure: "relay.parked cannot be used; run `relay init --read-model` of this version, or grant what is missing",
-    width: 20,
-};
+use relay::admin::Filter;
+use relay::admin::parked::{Parked, replay};
 
 #[derive(Debug, Subcommand)]
 #[command(
@@ -30,6 +19,9 @@ Examples:\n  \
 )]
 pub(crate) enum Verb {
     /// List them, newest last.
+    #[command(after_help = "Examples:\n  \
+  relay parked list --projection order_summary --since 2h\n  \
+  relay parked list --json | jq -r .reason")]
     List {
         #[command(flatten)]
         which: Which,
@@ -37,17 +29,29 @@ pub(crate) enum Verb {
         listing: Listing,
     },
     /// Show one with all that is kept of it, its body too.
+    #[command(after_help = "Examples:\n  \
+  relay parked show 17\n  \
+  relay parked show 17 --json | jq -r .body")]
     Show {
         /// Its number in the list.
         id: i64,
+        /// As a JSON object, its body a JSON string.
+        #[arg(long)]
+        json: bool,
     },
     /// Have their function handle them again: with its next delivery, or when it is invoked
     /// without records.
+    #[command(after_help = "Examples:\n  \
+  relay parked replay 17 18\n  \
+  relay parked replay --projection order_summary")]
     Replay {
         #[command(flatten)]
         which: Which,
     },
     /// Give them up.
+    #[command(after_help = "Examples:\n  \
+  relay parked drop --until 30days        say how many\n  \
+  relay parked drop --until 30days --yes  drop them")]
     Drop {
         #[command(flatten)]
         which: Which,
@@ -68,8 +72,8 @@ pub(crate) struct Which {
 }
 
 impl Which {
-    fn by_place(&self) -> set_aside::Which<'_> {
-        set_aside::Which { filters: &self.filters, place: self.projection.as_ref() }
+    fn filter(self) -> (Filter, bool) {
+        self.filters.at(self.projection)
     }
 }
 
@@ -77,58 +81,59 @@ pub(crate) async fn run(verb: Verb) -> anyhow::Result<bool> {
     let (client, _driver) = read_model().await?.connect("relay parked").await?;
     match verb {
         Verb::List { which, listing } => {
-            let columns = "to_char(parked_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')
-                as parked_at, projection, event_id::text, event_type, aggregate_type,
-              aggregate_id, reason, replays, replay_requested_at is not null as replay_requested";
-            PARKED.list(&client, &which.by_place(), &listing, columns, [as_line, as_json]).await
+            kept::list::<Parked>(&client, &which.filter(), listing).await
         }
-        Verb::Show { id } => {
-            let columns = "parked_at::text, projection, event_id::text, event_type, aggregate_type,
-              aggregate_id, reason, replays::text, replay_requested_at::text, body";
-            PARKED.show(&client, id, columns).await
-        }
+        Verb::Show { id, json } => kept::show::<Parked>(&client, id, json).await,
         Verb::Replay { which } => {
-            let ids = PARKED.meant(&client, &which.by_place()).await?;
-            let asked = client.query_one("select relay.replay_parked($1)", &[&ids]).await;
-            let asked: i64 = asked.context(PARKED.cure)?.get(0);
-            println!(
+            let (ids, there) = kept::meant::<Parked>(&client, &which.filter()).await?;
+            let asked = replay(&client, &ids).await?;
+            out!(
                 "asked for the replay of {}; the function handles them with its next delivery, or at once when it is invoked with {{}}",
-                PARKED.counted(usize::try_from(asked).unwrap_or_default())
+                counted::<Parked>(usize::try_from(asked).unwrap_or_default())
             );
-            Ok(true)
+            Ok(there)
         }
-        Verb::Drop { which, yes } => PARKED.drop(&client, &which.by_place(), yes).await,
+        Verb::Drop { which, yes } => kept::drop::<Parked>(&client, &which.filter(), yes).await,
     }
 }
 
-fn as_line(row: &Row) -> String {
-    let text = |name: &str| row.get::<_, &str>(name);
-    let id: i64 = row.get("id");
-    let replays = match (row.get::<_, i32>("replays"), row.get::<_, bool>("replay_requested")) {
-        (_, true) => "  to be replayed".to_owned(),
-        (0, false) => String::new(),
-        (times, false) => format!("  replayed {times} times in vain"),
-    };
-    format!(
-        "{id}  {}  {}  {}  {} {}{replays}\n    {}",
-        text("parked_at"),
-        text("projection"),
-        text("event_type"),
-        text("aggregate_type"),
-        text("aggregate_id"),
-        text("reason")
-    )
-}
+impl Shown for Parked {
+    const NOUN: &'static str = "parked event";
+    const COMMAND: &'static str = "relay parked";
+    const EXAMPLE: &'static str = "--projection";
 
-fn as_json(row: &Row) -> String {
-    let text = |name: &str| row.get::<_, &str>(name);
-    serde_json::json!({
-        "id": row.get::<_, i64>("id"), "parked_at": text("parked_at"),
-        "projection": text("projection"), "event_id": text("event_id"),
-        "event_type": text("event_type"), "aggregate_type": text("aggregate_type"),
-        "aggregate_id": text("aggregate_id"), "reason": text("reason"),
-        "replays": row.get::<_, i32>("replays"),
-        "replay_requested": row.get::<_, bool>("replay_requested"),
-    })
-    .to_string()
+    fn lines(&self) -> Vec<String> {
+        let replays = match (self.replays, self.replay_requested) {
+            (_, true) => "  to be replayed".to_owned(),
+            (0, false) => String::new(),
+            (times, false) => format!("  replayed {times} times in vain"),
+        };
+        let Self { id, parked_at, projection, event_type, .. } = self;
+        let Self { aggregate_type, aggregate_id, reason, .. } = self;
+        vec![
+            format!(
+                "{id}  {parked_at}  {projection}  {event_type}  {aggregate_type} {aggregate_id}{replays}"
+            ),
+            format!("    {reason}"),
+        ]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("id", self.id.to_string()),
+            ("parked_at", self.parked_at.clone()),
+            ("projection", self.projection.clone()),
+            ("event_id", self.event_id.clone()),
+            ("event_type", self.event_type.clone()),
+            ("aggregate_type", self.aggregate_type.clone()),
+            ("aggregate_id", self.aggregate_id.clone()),
+            ("reason", self.reason.clone()),
+            ("replays", self.replays.to_string()),
+            ("replay_requested", self.replay_requested.to_string()),
+        ]
+    }
+
+    fn body(&self) -> Option<&str> {
+        self.body.as_deref()
+    }
 }

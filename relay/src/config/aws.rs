@@ -1,6 +1,5 @@
 //! `[aws]`: in whose name the broker is reached, and by which endpoints.
 
-use super::ConfigError;
 use serde::Deserialize;
 
 /// `[aws]`
@@ -30,26 +29,6 @@ impl Aws {
     #[must_use]
     pub fn external_id(&self) -> Option<&str> {
         self.external_id.as_deref().filter(|id| !id.is_empty())
-    }
-
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let range = |key, expected, found| Err(ConfigError::Range { key, expected, found });
-        if let Some(role) = self.role_arn() {
-            // arn:partition:iam::account:role/path/name
-            let parts: Vec<&str> = role.splitn(6, ':').collect();
-            let legal = matches!(parts.as_slice(), ["arn", _, "iam", "", account, name]
-                if !account.is_empty() && name.starts_with("role/"));
-            if !legal {
-                return range(
-                    "aws.role_arn",
-                    "arn:aws:iam::ACCOUNT:role/NAME",
-                    format!("{role:?}"),
-                );
-            }
-        } else if let Some(id) = self.external_id() {
-            return range("aws.external_id", "aws.role_arn with it", format!("{id:?} alone"));
-        }
-        Ok(())
     }
 }
 
@@ -82,7 +61,7 @@ mod tests {
             ("role_arn = 'relay'", "role/NAME"),
             ("role_arn = 'arn:aws:iam::1:user/relay'", "role/NAME"),
             ("role_arn = 'arn:aws:sns:eu-west-1:1:role/relay'", "role/NAME"),
-            ("external_id = 'shop'", "aws.role_arn with it"),
+            ("external_id = 'shop'", "set only with aws.role_arn"),
             ("role = 'x'", "did you mean `role_arn`?"),
         ] {
             let error = Config::from_sources(&format!("[aws]\n{file}"), []).unwrap_err();

@@ -1,6 +1,7 @@
 //! `[[destination]]`: what holds for one destination and not for the others.
 
-use super::{Config, ConfigError};
+use super::kind::shown;
+use super::{Config, ConfigError, Kind};
 use crate::pipeline::OnPoison;
 use crate::publish::Address;
 use crate::publish::schedule::Ordering;
@@ -69,26 +70,36 @@ pub(super) fn settings(
     config: &Config,
     addresses: &[Address],
 ) -> Result<Vec<Settings>, ConfigError> {
-    let mut own: Vec<Option<&Destination>> = vec![None; addresses.len()];
-    for section in &config.destination {
-        let key = || format!("destination.to {:?}", section.to);
-        let address: Address =
-            section.to.parse().map_err(|source| ConfigError::Address { key: key(), source })?;
+    let mut own: Vec<Option<(usize, &Destination)>> = vec![None; addresses.len()];
+    for (at, section) in config.destination.iter().enumerate() {
+        let number = at + 1;
+        let wrong = |expected: &str, found| {
+            Err(ConfigError::Destination { number, expected: expected.to_owned(), found })
+        };
+        let Ok(address) = section.to.parse::<Address>() else {
+            return wrong(&format!("as `to` {}", Kind::Address.expected()), shown(&section.to));
+        };
         let place = addresses.iter().position(|known| *known == address);
         let Some(place) = place.and_then(|at| own.get_mut(at)) else {
-            return Err(ConfigError::Destination {
-                found: section.to.clone(),
-                expected: "an address of publish.to or of a [[route]]",
-            });
+            return wrong(
+                "as `to` an address of publish.to or of a [[route]], because no other gets events",
+                shown(&section.to),
+            );
         };
-        if place.replace(section).is_some() {
-            return Err(ConfigError::Destination {
-                found: section.to.clone(),
-                expected: "one section for each address",
-            });
+        if section.claim_check == Some(true) && config.claim_check.bucket().is_none() {
+            return wrong(
+                "claim_check = true only with claim_check.bucket (RELAY_CLAIM_CHECK_BUCKET)",
+                "no bucket".to_owned(),
+            );
+        }
+        if let Some((first, _)) = place.replace((number, section)) {
+            return wrong(
+                "an address of its own, one section for each",
+                format!("{}, as [[destination]] {first} has it", shown(&section.to)),
+            );
         }
     }
-    Ok(own.into_iter().map(|own| Settings::of(config, own)).collect())
+    Ok(own.into_iter().map(|own| Settings::of(config, own.map(|(_, own)| own))).collect())
 }
 
 #[cfg(test)]

@@ -1,124 +1,268 @@
-//! The keys: their variables, what they mean, and how a variable's text is put into the file's table.
+//! The keys of the configuration: each with its variable, its values and its default.
 
-/// A key, its variable, and what it means: the reference table of the manual.
-pub const KEYS: &[(&str, &str, &str)] = &[
-    ("postgres.url", "DATABASE_URL", "connection string of the source database"),
-    ("postgres.slot", "RELAY_SLOT", "replication slot (relay)"),
-    ("postgres.publication", "RELAY_PUBLICATION", "publication (relay)"),
-    ("postgres.password_file", "RELAY_PASSWORD_FILE", "file that holds the password alone"),
-    (
+use super::kind::Kind;
+use bytesize::ByteSize;
+use std::time::Duration;
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its section and its name, or the name of a list of tables.
+    pub name: &'static str,
+    /// The environment variable that wins over the file.
+    pub variable: &'static str,
+    /// The values that it may have.
+    pub kind: Kind,
+    /// Its default as it is written in the file; empty where it is not set.
+    pub default: &'static str,
+    /// What it decides.
+    pub meaning: &'static str,
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// All of them: the reference table of the manual. `[[destination]]` stands in the file alone.
+pub const KEYS: &[Key] = &[
+    key(
+        "postgres.url",
+        "DATABASE_URL",
+        Kind::Secret,
+        "",
+        "connection string of the source database",
+    ),
+    key("postgres.slot", "RELAY_SLOT", Kind::Slot, "relay", "replication slot"),
+    key("postgres.publication", "RELAY_PUBLICATION", Kind::Text(63), "relay", "publication"),
+    key(
+        "postgres.password_file",
+        "RELAY_PASSWORD_FILE",
+        Kind::Text(4096),
+        "",
+        "file that holds the password alone",
+    ),
+    key(
         "postgres.login",
         "RELAY_LOGIN",
-        "password, or aws-iam: a token for each connection (password)",
+        Kind::OneOf(&["password", "aws-iam"]),
+        "password",
+        "what the login shows; aws-iam: a token for each connection",
     ),
-    ("postgres.failover", "RELAY_FAILOVER", "make the slot one that standbys keep, 17+ (false)"),
-    ("postgres.heartbeat", "RELAY_HEARTBEAT", "how often a sign of life is written (never)"),
-    ("publish.to", "RELAY_TOPIC_ARN", "ARN of a topic or queue, or URL of a queue"),
-    ("publish.source", "RELAY_SOURCE", "source of the events (the database's name)"),
-    ("publish.format", "RELAY_FORMAT", "relay, cloudevents or payload (relay)"),
-    ("publish.bytes_in_flight", "RELAY_BYTES_IN_FLIGHT", "bytes of events on their way (32 MiB)"),
-    (
+    key(
+        "postgres.failover",
+        "RELAY_FAILOVER",
+        Kind::Switch,
+        "false",
+        "make the slot one that standbys keep; PostgreSQL 17 or later",
+    ),
+    key(
+        "postgres.heartbeat",
+        "RELAY_HEARTBEAT",
+        Kind::Duration(Duration::from_millis(100), DAY),
+        "",
+        "how often a sign of life is written into the log; never where it is not set",
+    ),
+    key(
+        "publish.to",
+        "RELAY_TOPIC_ARN",
+        Kind::Address,
+        "",
+        "where events go that no route sends elsewhere",
+    ),
+    key(
+        "publish.source",
+        "RELAY_SOURCE",
+        Kind::Text(255),
+        "",
+        "source of the events; the database's name where it is not set",
+    ),
+    key(
+        "publish.format",
+        "RELAY_FORMAT",
+        Kind::OneOf(&["relay", "cloudevents", "payload"]),
+        "relay",
+        "what messages look like",
+    ),
+    key(
+        "publish.bytes_in_flight",
+        "RELAY_BYTES_IN_FLIGHT",
+        Kind::Size(ByteSize::kib(64), ByteSize::gib(64)),
+        "32MiB",
+        "bytes of events on their way",
+    ),
+    key(
         "publish.ordering",
         "RELAY_ORDERING",
-        "per-key, per-key-together or none: which events wait for each other (per-key)",
+        Kind::OneOf(&["per-key", "per-key-together", "none"]),
+        "per-key",
+        "which events wait for each other",
     ),
-    (
+    key(
         "publish.on_poison",
         "RELAY_ON_POISON",
-        "dead-letter, or halt: stop a destination that refuses an event (dead-letter)",
+        Kind::OneOf(&["dead-letter", "halt"]),
+        "dead-letter",
+        "halt: stop a destination that refuses an event",
     ),
-    (
+    key(
         "publish.requests_in_flight",
         "RELAY_REQUESTS_IN_FLIGHT",
-        "requests in flight to one destination at most (512)",
+        Kind::Number(1, 4096),
+        "512",
+        "upper bound of the requests in flight to one destination; the relay adapts below it",
     ),
-    (
+    key(
         "publish.requests_in_flight_at_least",
         "RELAY_REQUESTS_IN_FLIGHT_AT_LEAST",
-        "and at least, whatever latency and throttling say (1)",
+        Kind::Number(1, 4096),
+        "1",
+        "lower bound; at most publish.requests_in_flight",
     ),
-    (
+    key(
         "publish.shutdown_grace",
         "RELAY_SHUTDOWN_GRACE",
-        "how long a shutdown waits for events on their way (20s)",
+        Kind::Duration(Duration::ZERO, HOUR),
+        "20s",
+        "how long a shutdown waits for events on their way",
     ),
-    (
-        "outbox.partitions_ahead",
-        "RELAY_OUTBOX_PARTITIONS_AHEAD",
-        "days with a partition made ahead (7)",
+    key(
+        "claim_check.bucket",
+        "RELAY_CLAIM_CHECK_BUCKET",
+        Kind::Bucket,
+        "",
+        "S3 bucket for what is too large for a message",
     ),
-    ("claim_check.bucket", "RELAY_CLAIM_CHECK_BUCKET", "S3 bucket for what is too large (none)"),
-    ("claim_check.prefix", "RELAY_CLAIM_CHECK_PREFIX", "what the keys in it begin with (nothing)"),
-    (
+    key(
+        "claim_check.prefix",
+        "RELAY_CLAIM_CHECK_PREFIX",
+        Kind::Prefix,
+        "",
+        "what the keys of its objects begin with",
+    ),
+    key(
         "claim_check.above",
         "RELAY_CLAIM_CHECK_ABOVE",
-        "size above which a message goes there (the destination's limit)",
+        Kind::Size(ByteSize::b(0), ByteSize::mib(256)),
+        "",
+        "size above which a message goes there; the destination's limit where it is not set",
     ),
-    ("claim_check.largest", "RELAY_CLAIM_CHECK_LARGEST", "largest event that goes there (16 MiB)"),
-    ("aws.role_arn", "RELAY_ROLE_ARN", "role to publish with (the chain's own credentials)"),
-    (
+    key(
+        "claim_check.largest",
+        "RELAY_CLAIM_CHECK_LARGEST",
+        Kind::Size(ByteSize::mib(1), ByteSize::mib(256)),
+        "16MiB",
+        "largest event that goes there; it is held in memory whole",
+    ),
+    key(
+        "aws.role_arn",
+        "RELAY_ROLE_ARN",
+        Kind::Role,
+        "",
+        "role to publish with; the chain's own credentials where it is not set",
+    ),
+    key(
         "aws.external_id",
         "RELAY_ROLE_EXTERNAL_ID",
-        "what the role asks of those who take it on (none)",
+        Kind::Text(1224),
+        "",
+        "what the role asks of those who take it on",
     ),
-    ("aws.dual_stack", "RELAY_DUAL_STACK", "endpoints with IPv6 too (false)"),
-    ("aws.fips", "RELAY_FIPS", "endpoints validated under FIPS 140 (false)"),
-    ("outbox.keep", "RELAY_OUTBOX_KEEP", "how long published partitions are kept (7days)"),
-    (
+    key("aws.dual_stack", "RELAY_DUAL_STACK", Kind::Switch, "false", "endpoints with IPv6 too"),
+    key("aws.fips", "RELAY_FIPS", Kind::Switch, "false", "endpoints validated under FIPS 140"),
+    key(
+        "outbox.partitions_ahead",
+        "RELAY_OUTBOX_PARTITIONS_AHEAD",
+        Kind::Number(0, 365),
+        "7",
+        "days with a partition made ahead",
+    ),
+    key(
+        "outbox.keep",
+        "RELAY_OUTBOX_KEEP",
+        Kind::Duration(Duration::ZERO, Duration::from_secs(3650 * 24 * 3600)),
+        "7days",
+        "how long published partitions are kept",
+    ),
+    key(
         "observe.listen",
         "RELAY_LISTEN",
-        "address for metrics and health over HTTP, such as 127.0.0.1:9464 (none)",
+        Kind::Listen,
+        "",
+        "where metrics and health are served over HTTP; nowhere where it is not set",
     ),
-    ("route", "RELAY_ROUTES", "in the variable: TYPE=ADDRESS, separated by commas"),
-    ("values.numeric", "RELAY_NUMERIC", "numeric as a JSON string or number (string)"),
-    (
-        "table",
-        "RELAY_TABLES",
-        "tables whose changes are events; in the variable: SCHEMA.NAME, separated by commas",
+    key(
+        "values.numeric",
+        "RELAY_NUMERIC",
+        Kind::OneOf(&["string", "number"]),
+        "string",
+        "numeric in the events of tables: a JSON string or a JSON number",
     ),
+    key("route", "RELAY_ROUTES", Kind::Routes, "", "where the events of one aggregate type go"),
+    key("table", "RELAY_TABLES", Kind::Tables, "", "tables whose changes are events"),
 ];
 
-/// Variables that begin with `RELAY_` and are no keys.
-pub(super) const OTHER_VARIABLES: &[&str] = &["RELAY_CONFIG", "RELAY_LOG", "RELAY_LOG_FORMAT"];
+const fn key(
+    name: &'static str,
+    variable: &'static str,
+    kind: Kind,
+    default: &'static str,
+    meaning: &'static str,
+) -> Key {
+    Key { name, variable, kind, default, meaning }
+}
 
-pub(super) fn set(file: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
-    if key == "route" {
-        let routes = value.split(',').filter(|pair| !pair.trim().is_empty()).map(|pair| {
-            let (aggregate_type, to) = pair.split_once('=').ok_or_else(|| {
-                format!("expected TYPE=ADDRESS, separated by commas, found {pair:?}")
-            })?;
-            let mut route = toml::Table::new();
-            route.insert("aggregate_type".to_owned(), aggregate_type.trim().into());
-            route.insert("to".to_owned(), to.trim().into());
-            Ok(toml::Value::Table(route))
-        });
-        let routes = routes.collect::<Result<Vec<_>, String>>()?;
-        file.insert(key.to_owned(), toml::Value::Array(routes));
-        return Ok(());
+/// The key of this name. Only names of the table are asked for.
+pub(super) fn of_name(name: &str) -> &'static Key {
+    KEYS.iter().find(|key| key.name == name).unwrap_or(&KEYS[0])
+}
+
+/// Variables that begin with `RELAY_` and are no keys: of the command line, of the consumer, of
+/// the tests.
+const OTHER_VARIABLES: &[&str] = &[
+    "RELAY_CONFIG",
+    "RELAY_LOG",
+    "RELAY_LOG_FORMAT",
+    "RELAY_METRICS",
+    "RELAY_ADVISORIES",
+    "RELAY_BLESS",
+    "RELAY_KILL_SEED",
+    "RELAY_LOCAL_PYTHON",
+];
+
+/// The known variable that an unknown one is a misspelling of, if it resembles one.
+///
+/// Everything else that begins with `RELAY_` is someone else's: Kubernetes sets
+/// `RELAY_SERVICE_HOST` and more for a service of the name relay.
+pub(super) fn misspelt(variable: &str) -> Option<&'static str> {
+    let rest = variable.strip_prefix("RELAY_")?;
+    let is_other = OTHER_VARIABLES.contains(&variable) || rest.starts_with("TEST_");
+    if is_other || is_of_kubernetes(rest) {
+        return None;
     }
-    if key == "table" {
-        file.insert(key.to_owned(), super::table::from_variable(value));
-        return Ok(());
-    }
-    let Some((section, name)) = key.split_once('.') else {
-        return Ok(());
-    };
-    let is_number = name.starts_with("requests_in_flight") || name == "partitions_ahead";
-    let value = if matches!(name, "failover" | "dual_stack" | "fips") {
-        let switch: bool =
-            value.parse().map_err(|_| format!("expected true or false, found {value:?}"))?;
-        toml::Value::Boolean(switch)
-    } else if is_number {
-        let number: i64 =
-            value.parse().map_err(|_| format!("expected a number, found {value:?}"))?;
-        toml::Value::Integer(number)
-    } else {
-        toml::Value::String(value.to_owned())
-    };
-    let section = file.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-    let section = section.as_table_mut().ok_or("expected a table of that name in the file")?;
-    section.insert(name.to_owned(), value);
-    Ok(())
+    let by_key = KEYS.iter().find(|key| {
+        // RELAY_PUBLISH_TO, RELAY_BUCKET, RELAY_REQUESTS.
+        let name = key.name.replace('.', "_").to_ascii_uppercase();
+        let last = key.name.rsplit('.').next().unwrap_or_default();
+        let is_beginning = key.variable.strip_prefix(variable).is_some_and(|r| r.starts_with('_'));
+        rest == name || rest.eq_ignore_ascii_case(last) || is_beginning
+    });
+    let known = KEYS.iter().map(|key| key.variable).chain(OTHER_VARIABLES.iter().copied().take(3));
+    let near = known.filter_map(|known| {
+        let stem = known.strip_prefix("RELAY_")?;
+        let distance = strsim::osa_distance(rest, stem);
+        (distance <= (stem.len() / 3).clamp(1, 3)).then_some((distance, known))
+    });
+    by_key.map(|key| key.variable).or_else(|| near.min().map(|(_, known)| known))
+}
+
+/// What Kubernetes sets in each container for each service: `X_SERVICE_HOST`, `X_SERVICE_PORT`,
+/// `X_SERVICE_PORT_HTTP`, `X_PORT`, `X_PORT_80_TCP`, `X_PORT_80_TCP_ADDR`.
+fn is_of_kubernetes(rest: &str) -> bool {
+    let words: Vec<&str> = rest.split('_').collect();
+    let port = words.iter().rposition(|word| *word == "PORT");
+    rest.ends_with("SERVICE_HOST")
+        || rest.contains("SERVICE_PORT")
+        || rest.ends_with("PORT")
+        || port.and_then(|at| words.get(at + 1)).is_some_and(|n| n.parse::<u16>().is_ok())
 }
 
 /// Adds the nearest known key to serde's word about an unknown one.
@@ -133,10 +277,4 @@ pub(super) fn explain(message: &str) -> String {
     });
     let nearest = nearest.map(|key| format!("; did you mean `{key}`?")).unwrap_or_default();
     format!("expected a known key, found `{unknown}`{nearest}")
-}
-
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
-    known
-        .max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)))
-        .unwrap_or_default()
 }

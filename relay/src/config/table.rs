@@ -1,6 +1,7 @@
 //! `[[table]]`: the tables whose changes are events.
 
-use super::ConfigError;
+use super::kind::shown;
+use super::{ConfigError, Origin};
 use crate::bounds;
 use crate::table::TableRule;
 use serde::Deserialize;
@@ -25,13 +26,13 @@ impl Table {
     /// # Errors
     /// When its name cannot be one, or cannot begin an event type.
     pub fn rule(&self) -> Result<TableRule, ConfigError> {
-        let range = |expected, found: &str| ConfigError::Range {
-            key: "table",
-            expected,
-            found: format!("{found:?}"),
-        };
+        self.rule_of(Origin::File)
+    }
+
+    fn rule_of(&self, origin: Origin) -> Result<TableRule, ConfigError> {
+        let range = |expected, found: &str| wrong(origin, expected, shown(found));
         let (schema, name) = self.name.split_once('.').unwrap_or(("public", &self.name));
-        if schema.is_empty() || name.is_empty() {
+        if schema.is_empty() || name.is_empty() || self.name.chars().any(char::is_control) {
             return Err(range("a table's name such as public.customers", &self.name));
         }
         let aggregate_type = self.aggregate_type.as_deref().unwrap_or(name);
@@ -40,6 +41,16 @@ impl Table {
                 "a name without spaces, of at most 240 bytes, for its events (set `as`)",
                 aggregate_type,
             ));
+        }
+        for (at, column) in self.key.iter().enumerate() {
+            if column.is_empty() || self.key[..at].contains(column) {
+                let found = format!("{} in the key of {}", shown(column), shown(&self.name));
+                return Err(wrong(
+                    origin,
+                    "a table with the names of columns, each once, as its key",
+                    found,
+                ));
+            }
         }
         Ok(TableRule {
             schema: schema.to_owned(),
@@ -50,13 +61,26 @@ impl Table {
     }
 }
 
-/// The tables of `RELAY_TABLES`: names, separated by commas.
-pub(super) fn from_variable(value: &str) -> toml::Value {
-    let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
-    let tables = names.map(|name| {
-        toml::Value::Table([("name".to_owned(), toml::Value::from(name))].into_iter().collect())
-    });
-    toml::Value::Array(tables.collect())
+/// Judges each table, and that none stands there twice.
+pub(super) fn check(tables: &[Table], origin: Origin) -> Result<(), ConfigError> {
+    let mut rules: Vec<TableRule> = Vec::new();
+    for (at, table) in tables.iter().enumerate() {
+        let rule = table.rule_of(origin)?;
+        let same = |other: &TableRule| (&other.schema, &other.name) == (&rule.schema, &rule.name);
+        if let Some(first) = rules.iter().position(same) {
+            let found =
+                format!("{} as entry {} and as entry {}", shown(&table.name), first + 1, at + 1);
+            return Err(wrong(origin, "tables that are named once each", found));
+        }
+        rules.push(rule);
+    }
+    Ok(())
+}
+
+fn wrong(origin: Origin, expected: &str, found: String) -> ConfigError {
+    let key = super::keys::of_name("table");
+    let (key, variable) = (key.name, key.variable);
+    ConfigError::Value { key, variable, expected: expected.to_owned(), found, origin }
 }
 
 #[cfg(test)]
@@ -79,7 +103,7 @@ mod tests {
     #[test]
     fn a_variable_names_tables_and_a_name_with_spaces_needs_another() {
         let variable = |value: &str| [("RELAY_TABLES".to_owned(), value.to_owned())];
-        let config = Config::from_sources("", variable("public.a, b,")).unwrap();
+        let config = Config::from_sources("", variable("public.a, b")).unwrap();
         assert_eq!(config.table.len(), 2);
         let error = Config::from_sources("", variable("public.my table")).unwrap_err().to_string();
         assert!(error.contains("(set `as`)"), "{error}");

@@ -1,10 +1,10 @@
 //! The HTTP server for scrapers and health checks: `/metrics`, `/live`, `/ready`.
 
-use super::Pulse;
+use super::{Pulse, text};
 use crate::condition::Conditions;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use prometheus_client::encoding::text::encode;
@@ -61,7 +61,7 @@ impl Server {
     pub async fn serve(self, registry: Registry, pulse: Arc<Pulse>, conditions: Conditions) {
         let registry = Arc::new(registry);
         let router = Router::new()
-            .route("/metrics", get(move || std::future::ready(scrape(&registry))))
+            .route("/metrics", get(move |headers| std::future::ready(scrape(&registry, &headers))))
             .route("/live", get(live))
             .route("/ready", get(move |pulse| ready(pulse, &conditions)))
             .with_state(pulse);
@@ -71,11 +71,14 @@ impl Server {
     }
 }
 
-fn scrape(registry: &Registry) -> Response {
-    const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let mut text = String::new();
-    match encode(&mut text, registry) {
-        Ok(()) => ([(header::CONTENT_TYPE, TYPE)], text).into_response(),
+fn scrape(registry: &Registry, headers: &HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let open_metrics = accept.is_some_and(text::wants_open_metrics);
+    let mut encoded = String::new();
+    let answer = |kind: &'static str, text: String| ([(header::CONTENT_TYPE, kind)], text);
+    match encode(&mut encoded, registry) {
+        Ok(()) if open_metrics => answer(text::OPEN_METRICS, encoded).into_response(),
+        Ok(()) => answer(text::CLASSIC, text::classic(&encoded)).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }

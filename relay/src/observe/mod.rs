@@ -3,5 +3,6 @@
 pub mod http;
 pub mod metric;
 mod pulse;
+mod text;
 
 pub use pulse::Pulse;

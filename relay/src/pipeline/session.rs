@@ -44,7 +44,7 @@ impl<P: Publisher> Pipeline<P> {
         }
         tracing::info!(
             slot = self.slot.name, publication = self.slot.publication, server = %self.slot.dsn,
-            timeline = found.timeline, confirmed = %confirmed, "streaming"
+            timeline = found.timeline, confirmed = %confirmed.max(connected.confirmed), "streaming"
         );
         let origin = format!("{}/{}", found.system_id, self.slot.dsn.database());
         self.intake.reconnected(origin, connected.epoch, connected.primary_keys);
@@ -52,6 +52,7 @@ impl<P: Publisher> Pipeline<P> {
             let (dsn, slot) = (self.slot.dsn.clone(), self.slot.name.clone());
             self.recorder = Some(tokio::spawn(record(self.conditions.clone(), dsn, slot)));
         }
+        self.report.confirmed = self.report.confirmed.max(connected.confirmed);
         self.identity = Some(connected.identity);
         self.status_interval = connected.status_interval;
         self.connect_attempts = 0;
@@ -141,7 +142,7 @@ impl<P: Publisher> Pipeline<P> {
             recorder.abort();
         }
         self.send_status(true).await;
-        self.report.confirmed = self.intake.ledger().flush_lsn();
+        self.report.confirmed = self.report.confirmed.max(self.intake.ledger().flush_lsn());
         self.report.unfinished = self.schedule.len() + self.dead_letters_in_flight;
         if let Source::Streaming(session) = self.source {
             match tokio::time::timeout(LIMIT, session.finish()).await {

@@ -152,7 +152,21 @@ impl<P: Publisher> Pipeline<P> {
                 tracing::info!(destination = name, held, "the destination takes events again");
                 self.health.set(destination.0, None);
             }
-            (Some(Turn::Opened { pause, failures }), failed) => {
+            (Some(Turn::Opened { pause, failures, again: true }), failed) => {
+                let (class, code, message) = failed.unwrap_or((Class::Retry, "throttled", ""));
+                tracing::debug!(
+                    destination = name,
+                    code,
+                    message,
+                    failures,
+                    held,
+                    ?pause,
+                    "still not"
+                );
+                let trouble = Trouble::open(class == Class::Destination, code, message);
+                self.health.set(destination.0, Some(trouble));
+            }
+            (Some(Turn::Opened { pause, failures, again: false }), failed) => {
                 let (class, code, message) = failed.unwrap_or((Class::Retry, "throttled", ""));
                 let wrong = class == Class::Destination;
                 let what = if wrong {

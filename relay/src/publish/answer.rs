@@ -2,8 +2,9 @@
 //!
 //! Knows: how the SDK wraps an error. Must not know: which of the two was asked.
 
+use super::cause::in_words;
 use super::{DestinationError, Outcome, Outgoing};
-use aws_sdk_sns::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_sns::error::{ProvideErrorMetadata, SdkError};
 
 /// An entry that was not accepted, as the answer names it.
 pub(super) struct Refused<'a> {
@@ -34,7 +35,7 @@ pub(super) fn outcomes<'a>(
 }
 
 /// The outcome of each entry of a request that failed as a whole.
-pub(super) fn failed<E>(batch: &[&Outgoing], error: &SdkError<E>) -> Vec<Outcome>
+pub(super) fn failed<E>(batch: &[&Outgoing], error: &SdkError<E>, host: &str) -> Vec<Outcome>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
@@ -44,25 +45,18 @@ where
         SdkError::DispatchFailure(_) => "unreachable",
         _ => "unknown",
     });
-    Outcome::all(batch, code, &message(error), server_error)
+    Outcome::all(batch, code, &in_words(error, host), server_error)
 }
 
 /// Why a destination did not tell of itself.
-pub(super) fn asked<E>(error: &SdkError<E>) -> DestinationError
+pub(super) fn asked<E>(error: &SdkError<E>, host: &str) -> DestinationError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     DestinationError::Asked {
         code: error.code().unwrap_or("unreachable").to_owned(),
-        message: message(error),
+        message: in_words(error, host),
     }
-}
-
-fn message<E>(error: &SdkError<E>) -> String
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-{
-    error.message().map_or_else(|| DisplayErrorContext(error).to_string(), str::to_owned)
 }
 
 #[cfg(test)]

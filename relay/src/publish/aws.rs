@@ -10,7 +10,6 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::{Builder, tls};
-use aws_types::service_config::ServiceConfigKey;
 use std::time::Duration;
 
 /// What names this product in the user agent of each request, as `app/relay-…`.
@@ -84,7 +83,7 @@ impl Access {
         let region = self.config.region().ok_or(StoreError::NoRegion)?;
         let credentials = self.config.credentials_provider().ok_or(StoreError::NoCredentials)?;
         let place = s3::Place::new(region.as_ref())
-            .at(s3_endpoint(&self.config))
+            .at(super::cause::endpoint(&self.config, "s3"))
             .fips(self.config.use_fips().unwrap_or_default())
             .dual_stack(self.config.use_dual_stack().unwrap_or_default());
         Ok(s3::Store::new(place, credentials, PRODUCT))
@@ -111,16 +110,6 @@ pub enum StoreError {
     /// There is no source of credentials.
     #[error("expected AWS credentials for the bucket of claim_check, found no source of them")]
     NoCredentials,
-}
-
-/// `AWS_ENDPOINT_URL_S3`, its counterpart in a profile, or the endpoint of all services.
-fn s3_endpoint(config: &SdkConfig) -> Option<String> {
-    let key = ServiceConfigKey::builder()
-        .service_id("s3")
-        .env("AWS_ENDPOINT_URL")
-        .profile("endpoint_url");
-    let own = key.build().ok().and_then(|key| config.service_config()?.load_config(key));
-    own.or_else(|| config.endpoint_url().map(str::to_owned))
 }
 
 #[cfg(test)]

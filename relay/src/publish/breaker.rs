@@ -35,6 +35,8 @@ pub enum Turn {
         pause: Duration,
         /// How many.
         failures: u32,
+        /// Whether it was open already: the request that tried failed too, which is no news.
+        again: bool,
     },
     /// Events flow again.
     Closed,
@@ -97,9 +99,9 @@ impl Breaker {
         let failures = self.failures;
         // Between half and all of it: a probe at once would not be a pause.
         let pause = backoff(failures, 0.5 + random / 2.0);
-        self.open_until = Some(now + pause);
+        let again = self.open_until.replace(now + pause).is_some();
         self.probing = false;
-        Some(Turn::Opened { pause, failures })
+        Some(Turn::Opened { pause, failures, again })
     }
 }
 
@@ -116,7 +118,8 @@ mod tests {
             assert_eq!(breaker.failed(false, now, 0.5), None);
         }
         assert_eq!(breaker.gate(now), Gate::Closed);
-        let Some(Turn::Opened { pause, failures }) = breaker.failed(false, now, 0.5) else {
+        let Some(Turn::Opened { pause, failures, again: false }) = breaker.failed(false, now, 0.5)
+        else {
             panic!("expected it to open")
         };
         assert_eq!(failures, FAILURES_TO_OPEN);
@@ -126,7 +129,10 @@ mod tests {
         assert_eq!(breaker.gate(later), Gate::Probe);
         breaker.sent();
         assert_eq!(breaker.gate(later), Gate::Waiting);
-        assert!(matches!(breaker.failed(false, later, 0.5), Some(Turn::Opened { .. })));
+        assert!(matches!(
+            breaker.failed(false, later, 0.5),
+            Some(Turn::Opened { again: true, .. })
+        ));
         breaker.sent();
         assert_eq!(breaker.answered(), Some(Turn::Closed));
         assert_eq!((breaker.gate(later), breaker.failures()), (Gate::Closed, 0));

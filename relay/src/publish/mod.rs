@@ -5,6 +5,7 @@ mod aws;
 mod backoff;
 mod body;
 pub mod breaker;
+mod cause;
 mod claim_check;
 pub mod concurrency;
 mod destination;

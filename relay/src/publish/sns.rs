@@ -15,6 +15,8 @@ const DEFAULT_LIMIT: usize = 262_144;
 pub(crate) struct Topic {
     client: aws_sdk_sns::Client,
     arn: String,
+    /// Where it is reached, for errors.
+    host: String,
     fifo: bool,
     limits: BatchLimits,
 }
@@ -23,9 +25,10 @@ impl Topic {
     pub(crate) fn new(config: &aws_config::SdkConfig, arn: String) -> Self {
         let fifo = arn.ends_with(".fifo");
         let limits = BatchLimits { entries: 10, bytes: DEFAULT_LIMIT, claim_check: None };
+        let host = super::cause::host(config, "sns");
         let config = aws_sdk_sns::config::Builder::from(config)
             .interceptor(OwnBody { content_type: "application/x-www-form-urlencoded" });
-        Self { client: aws_sdk_sns::Client::from_conf(config.build()), arn, fifo, limits }
+        Self { client: aws_sdk_sns::Client::from_conf(config.build()), arn, host, fifo, limits }
     }
 
     /// Asks the topic for its limits: proof that it is there, too.
@@ -33,7 +36,7 @@ impl Topic {
     /// SNS returns `MaximumMessageSize` only where it was set.
     pub(crate) async fn learn_limits(&mut self) -> Result<(), DestinationError> {
         let request = self.client.get_topic_attributes().topic_arn(&self.arn);
-        let answer = request.send().await.map_err(|e| answer::asked(&e))?;
+        let answer = request.send().await.map_err(|e| answer::asked(&e, &self.host))?;
         let set = answer.attributes().and_then(|a| a.get("MaximumMessageSize")?.parse().ok());
         self.limits.bytes = set.unwrap_or(DEFAULT_LIMIT);
         Ok(())
@@ -108,7 +111,7 @@ impl Publisher for Topic {
         let request = self.client.publish_batch().topic_arn(&self.arn);
         let answer = match body::with(self.body(batch), request.send()).await {
             Ok(answer) => answer,
-            Err(error) => return answer::failed(batch, &error),
+            Err(error) => return answer::failed(batch, &error, &self.host),
         };
         let refused = answer.failed().iter().map(|entry| Refused {
             id: entry.id(),

@@ -18,6 +18,8 @@ pub(crate) struct Queue {
     /// The queue's name, for a queue that was given by its ARN: its URL is asked for.
     name: Option<String>,
     url: String,
+    /// Where it is reached, for errors.
+    host: String,
     fifo: bool,
     limits: BatchLimits,
 }
@@ -26,10 +28,11 @@ impl Queue {
     pub(crate) fn by_url(config: &aws_config::SdkConfig, url: String) -> Self {
         let fifo = url.ends_with(".fifo");
         let limits = BatchLimits { entries: 10, bytes: DEFAULT_LIMIT, claim_check: None };
+        let host = super::cause::host(config, "sqs");
         let config = aws_sdk_sqs::config::Builder::from(config)
             .interceptor(OwnBody { content_type: "application/x-amz-json-1.0" });
         let client = aws_sdk_sqs::Client::from_conf(config.build());
-        Self { client, name: None, url, fifo, limits }
+        Self { client, name: None, url, host, fifo, limits }
     }
 
     pub(crate) fn by_arn(config: &aws_config::SdkConfig, arn: &str) -> Self {
@@ -46,14 +49,14 @@ impl Queue {
                 .queue_name(name)
                 .send()
                 .await
-                .map_err(|e| answer::asked(&e))?;
+                .map_err(|e| answer::asked(&e, &self.host))?;
             self.url = answer.queue_url().unwrap_or(&self.url).to_owned();
             self.name = None;
         }
         let wanted = QueueAttributeName::MaximumMessageSize;
         let request =
             self.client.get_queue_attributes().queue_url(&self.url).attribute_names(wanted.clone());
-        let answer = request.send().await.map_err(|e| answer::asked(&e))?;
+        let answer = request.send().await.map_err(|e| answer::asked(&e, &self.host))?;
         let set = answer.attributes().and_then(|a| a.get(&wanted)?.parse().ok());
         self.limits.bytes = set.unwrap_or(DEFAULT_LIMIT);
         Ok(())
@@ -107,7 +110,7 @@ impl Publisher for Queue {
         let request = self.client.send_message_batch().queue_url(&self.url);
         let answer = match body::with(self.body(batch), request.send()).await {
             Ok(answer) => answer,
-            Err(error) => return answer::failed(batch, &error),
+            Err(error) => return answer::failed(batch, &error, &self.host),
         };
         let refused = answer.failed().iter().map(|entry| Refused {
             id: entry.id(),

@@ -31,8 +31,11 @@ pub struct SlotState {
     pub in_recovery: bool,
     /// The database it belongs to.
     pub database: Option<String>,
-    /// The process that reads from it, its name and its state.
+    /// The process that reads from it, and its application name.
     pub reader: Option<String>,
+    /// The reader's state, such as `streaming`; `None` where the role may not see it, because only
+    /// members of `pg_read_all_stats` may.
+    pub reader_state: Option<String>,
     /// The position up to which events are confirmed.
     pub confirmed_flush_lsn: Option<String>,
     /// Bytes of log behind the confirmed position.
@@ -80,8 +83,10 @@ impl SlotState {
         // By way of JSON, because each version has other columns.
         const SQL: &str = "select (to_jsonb(s) || jsonb_build_object(
                 'reader', case when s.active_pid is not null then
-                    format('process %s (%s, %s)', s.active_pid, coalesce(a.application_name, '?'), coalesce(r.state, 'connecting'))
+                    format('process %s (%s)', s.active_pid, coalesce(nullif(a.application_name, ''), 'no name'))
                 end,
+                -- Its row shows a role without the right only the process's number.
+                'reader_state', case when s.active_pid is not null and r.pid is null then 'connecting' else r.state end,
                 'application', a.application_name, 'own_application', current_setting('application_name'),
                 'here', current_database(), 'in_recovery', pg_is_in_recovery(),
                 'behind', greatest(pg_wal_lsn_diff(now.lsn, s.confirmed_flush_lsn), 0),

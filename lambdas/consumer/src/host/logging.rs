@@ -20,7 +20,9 @@ const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// waits for a trace. To log otherwise, put a subscriber of your own together.
 pub fn start_logging() -> Traces {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = fmt::layer().json().with_target(false).with_filter(filter);
+    // An error of the writer must not be printed to standard error: that panics where it is closed.
+    let lines = fmt::layer().json().with_target(false).log_internal_errors(false);
+    let lines = lines.with_filter(filter);
     let subscriber = tracing_subscriber::registry().with(lines);
     #[cfg(feature = "otel")]
     {

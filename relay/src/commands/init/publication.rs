@@ -5,6 +5,7 @@
 
 use super::waiting::Waiting;
 use anyhow::{Context as _, bail};
+use crate::out::out;
 use dsn::Dsn;
 use relay::slot::{Preconditions, Problem};
 use relay::table::TableRule;
@@ -153,11 +154,11 @@ pub(super) async fn bring_up_to_date(
         let plan = plan(found.as_ref(), wanted.publication, tables, manner);
         if found.as_ref().is_none_or(|f| f.comment.as_deref() == Some(COMMENT)) || manner.adopt {
             for step in plan.steps {
-                println!("-- {}\n{};", step.said, step.sql);
+                out!("-- {}\n{};", step.said, step.sql);
             }
         }
         for told in plan.told {
-            println!("-- note  {told}");
+            out!("-- note  {told}");
         }
         return Ok(());
     }
@@ -173,16 +174,16 @@ pub(super) async fn bring_up_to_date(
     let plan = changed?;
     ended.context("the publication cannot be changed")?;
     for step in plan.steps {
-        println!("{}", step.said);
+        out!("{}", step.said);
     }
-    println!("ok    {}", wanted.published().await?);
-    println!("ok    {}", wanted.columns().await?);
+    out!("ok    {}", wanted.published().await?);
+    out!("ok    {}", wanted.columns().await?);
     for table in tables {
-        println!("ok    {}", wanted.table(table).await?);
+        out!("ok    {}", wanted.table(table).await?);
     }
-    println!("ok    {}", wanted.identities().await?);
+    out!("ok    {}", wanted.identities().await?);
     for told in plan.told {
-        println!("note  {told}");
+        out!("note  {told}");
     }
     Ok(())
 }

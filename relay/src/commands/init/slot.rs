@@ -2,6 +2,7 @@
 
 use super::waiting::Waiting;
 use anyhow::bail;
+use crate::out::out;
 use dsn::Dsn;
 use relay::slot::{Preconditions, Problem, SlotState, readable};
 use std::time::Duration;
@@ -14,8 +15,8 @@ const EVERY: Duration = Duration::from_millis(250);
 /// Prints the statement that makes it, where it is not there.
 pub(super) async fn plan(client: &Client, name: &str, failover: bool) -> anyhow::Result<()> {
     match SlotState::read(client, name).await? {
-        Some(state) => println!("-- ok    {}", state.judge(name)?),
-        None => println!("{};", creation(failover).replace("$1", &format!("'{name}'"))),
+        Some(state) => out!("-- ok    {}", state.judge(name)?),
+        None => out!("{};", creation(failover).replace("$1", &format!("'{name}'"))),
     }
     Ok(())
 }
@@ -44,16 +45,16 @@ pub(super) async fn make(
                 wait_for_maker(client, &waiting, name, &state).await?;
             }
             Some(state) => {
-                println!("ok    {}", state.judge(name)?);
+                out!("ok    {}", state.judge(name)?);
                 break state;
             }
             None => create(client, &waiting, name, failover).await?,
         }
     };
     if failover {
-        println!("ok    {}", wanted.failover(true).await?);
+        out!("ok    {}", wanted.failover(true).await?);
     }
-    println!("ok    {}", readable(dsn, &state, name, wanted.publication).await?);
+    out!("ok    {}", readable(dsn, &state, name, wanted.publication).await?);
     Ok(())
 }
 
@@ -64,7 +65,7 @@ async fn wait_for_maker(
     state: &SlotState,
 ) -> anyhow::Result<()> {
     let maker = state.reader.as_deref().unwrap_or("another session");
-    println!("wait  the slot {name} is being made by {maker}");
+    out!("wait  the slot {name} is being made by {maker}");
     let done = async {
         loop {
             tokio::time::sleep(EVERY).await;
@@ -104,7 +105,7 @@ async fn create(
     };
     match made {
         Ok(row) => {
-            println!("made  slot {name} at {}", row.get::<_, String>(0));
+            out!("made  slot {name} at {}", row.get::<_, String>(0));
             Ok(())
         }
         // Another `relay init` was first: its slot is looked at.

@@ -1,5 +1,6 @@
 //! Says what a statement of `relay init` waits for, over a connection of its own.
 
+use crate::out::out;
 use dsn::Dsn;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -53,7 +54,7 @@ impl Waiting {
             let known =
                 said.as_ref().is_some_and(|(before, at)| *before == who && at.elapsed() < AGAIN);
             if began.elapsed() >= AT_FIRST && !known {
-                println!("wait  {} waits for {words}", self.what);
+                out!("wait  {} waits for {words}", self.what);
                 said = Some((who, Instant::now()));
             }
         }
