@@ -1,6 +1,6 @@
 //! What came back from the broker, and what follows from it for each entry.
 
-use super::{Done, OnPoison, Pipeline};
+use super::{Done, LetterOf, OnPoison, Pipeline};
 use crate::dead_letter::DeadLetter;
 use crate::health::Trouble;
 use crate::publish::breaker::{FAILURES_TO_OPEN, Turn};
@@ -17,24 +17,28 @@ impl<P: Publisher> Pipeline<P> {
             Done::Answered(destination, ticket, batch, outcomes) => {
                 self.answered(destination, ticket, batch, outcomes);
             }
-            Done::SetAside(entry) => {
+            Done::LetterWritten(of, weight) => {
                 self.dead_letters_in_flight -= 1;
+                self.dead_letters_weight = self.dead_letters_weight.saturating_sub(weight);
+                self.schedule.release(weight);
+                self.progress.letter_written(Instant::now());
                 self.report.dead_letters += 1;
                 self.meters.dead_letter();
-                self.intake.ledger().settle(entry.entry.transaction);
-                self.schedule.done(entry);
-            }
-            Done::Recorded(transaction) => {
-                self.dead_letters_in_flight -= 1;
-                self.report.dead_letters += 1;
-                self.meters.dead_letter();
-                self.intake.ledger().settle(transaction);
+                match of {
+                    LetterOf::Entry(held) => {
+                        self.intake.ledger().settle(held.entry.transaction);
+                        self.schedule.done(held);
+                    }
+                    LetterOf::Transaction(transaction) => {
+                        self.intake.ledger().settle(transaction);
+                    }
+                }
             }
             Done::Answer(types) => {
                 for (oid, kind) in types {
                     self.intake.types().insert(oid, kind);
                 }
-                self.asking = false;
+                self.asking_since = None;
             }
         }
     }
@@ -47,6 +51,9 @@ impl<P: Publisher> Pipeline<P> {
         outcomes: Vec<Outcome>,
     ) {
         let now = Instant::now();
+        if outcomes.contains(&Outcome::Accepted) {
+            self.progress.settled_at = now;
+        }
         let shared = batch.len() > 1;
         self.judge(destination, ticket, &outcomes, shared, now);
         for (mut held, outcome) in batch.into_iter().zip(outcomes) {
@@ -104,13 +111,15 @@ impl<P: Publisher> Pipeline<P> {
     }
 
     /// An event that its destination will never take: set aside, or the end of that destination.
-    pub(super) fn refused(&mut self, held: InFlight, reason: String, code: Option<String>) {
+    pub(super) fn refused(&mut self, mut held: InFlight, reason: String, code: Option<String>) {
         let destination = held.entry.destination;
         let name = self.name(destination);
         match self.destinations[destination.0].on_poison {
             OnPoison::DeadLetter => {
-                let letter = DeadLetter::of(&held.entry, name, reason, code);
-                self.set_aside(letter, move || Done::SetAside(held));
+                let name = name.to_owned();
+                let event = self.schedule.take_event(&mut held);
+                let letter = DeadLetter::of(&held.entry, event, &name, reason, code);
+                self.write_letter(letter, LetterOf::Entry(held));
             }
             OnPoison::Halt => {
                 tracing::error!(

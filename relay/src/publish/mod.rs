@@ -52,6 +52,17 @@ pub struct Sealed {
 }
 
 impl Sealed {
+    /// What is left when the content was moved away.
+    fn empty(event_id: Uuid) -> Self {
+        Self {
+            event_id,
+            event_type: String::new(),
+            key: String::new(),
+            body: String::new(),
+            attributes: Vec::new(),
+        }
+    }
+
     /// The same with an empty body.
     fn without_body(&self) -> Self {
         Self {

@@ -17,7 +17,7 @@ pub use lane::{LaneState, Verdict};
 
 use super::breaker::Turn;
 use super::concurrency::Ticket;
-use super::{DestinationId, Outgoing};
+use super::{DestinationId, Outgoing, Sealed};
 use std::ops::RangeInclusive;
 use std::time::Instant;
 
@@ -165,6 +165,28 @@ impl Schedule {
         self.lanes[entry.entry.destination.0].done(&entry);
     }
 
+    /// Moves an entry's content out of the budget, into a dead letter; the entry stays in flight,
+    /// so that its key waits until the letter is written.
+    pub fn take_event(&mut self, entry: &mut InFlight) -> Sealed {
+        let before = entry.entry.weight();
+        let event_id = entry.entry.event.event_id;
+        let event = std::mem::replace(&mut entry.entry.event, Sealed::empty(event_id));
+        let freed = before.saturating_sub(entry.entry.weight());
+        self.weight = self.weight.saturating_sub(freed);
+        self.lanes[entry.entry.destination.0].freed(freed);
+        event
+    }
+
+    /// Counts so many bytes in the budget that are held beside the entries: dead letters.
+    pub fn hold(&mut self, bytes: usize) {
+        self.weight += bytes;
+    }
+
+    /// They are held no more.
+    pub fn release(&mut self, bytes: usize) {
+        self.weight = self.weight.saturating_sub(bytes);
+    }
+
     /// Puts an entry back to the front of its key, to go again at `at`.
     pub fn retry(&mut self, mut entry: InFlight, at: Instant) {
         entry.entry.attempts = entry.entry.attempts.saturating_add(1);
@@ -205,7 +227,7 @@ impl Schedule {
         self.budget
     }
 
-    /// How many bytes of memory the events on their way take.
+    /// How many bytes of memory the events on their way take, and their dead letters.
     #[must_use]
     pub fn weight(&self) -> usize {
         self.weight

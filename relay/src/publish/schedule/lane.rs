@@ -289,6 +289,11 @@ impl Lane {
         self.came_back(held.key);
     }
 
+    /// So many bytes of an entry that is in flight are held elsewhere now.
+    pub(super) fn freed(&mut self, bytes: usize) {
+        self.weight = self.weight.saturating_sub(bytes);
+    }
+
     pub(super) fn retry(&mut self, held: InFlight, at: Instant) {
         let InFlight { entry, key } = held;
         let queue = &mut self.keys[key];
