@@ -21,15 +21,20 @@ use crate::wire::Identity;
 use dsn::Dsn;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use learning::Learner;
 use pgoutput::Lsn;
+use refusals::{Refusals, Thinned};
 use std::future::Future;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use waiting::Progress;
 
+mod learning;
+mod refusals;
 mod session;
 mod settle;
 mod standing;
@@ -189,6 +194,12 @@ struct Pipeline<P> {
     dead_letters_weight: usize,
     progress: Progress,
     health: Health,
+    /// One for each destination.
+    learners: Vec<Learner>,
+    limits_changed: Arc<Notify>,
+    refusals: Refusals,
+    /// Lines that a destination's breaker is open.
+    openings: Thinned,
     conditions: Conditions,
     /// Writes the conditions down; `None` before the first session, because a standby knows nothing.
     recorder: Option<JoinHandle<()>>,
@@ -216,6 +227,7 @@ pub async fn run<P: Publisher>(
 ) -> Result<Report, PipelineError> {
     let grace = setup.shutdown_grace;
     let mut pipeline = Pipeline::new(setup);
+    let limits_changed = Arc::clone(&pipeline.limits_changed);
     tokio::pin!(until);
     let mut deadline: Option<tokio::time::Instant> = None;
     loop {
@@ -239,6 +251,7 @@ pub async fn run<P: Publisher>(
             }
             () = sleep_until(deadline), if deadline.is_some() => break,
             () = tokio::time::sleep_until(wake_at.into()) => {}
+            () = limits_changed.notified() => pipeline.take_limits(),
             Some(done) = pipeline.under_way.next() => {
                 pipeline.settle(done);
                 while let Some(Some(done)) = pipeline.under_way.next().now_or_never() {
@@ -273,16 +286,25 @@ impl<P: Publisher> Pipeline<P> {
             publication: setup.publication,
             tables: setup.tables.clone(),
         };
-        Self {
+        let names: Vec<String> =
+            setup.destinations.iter().map(|to| to.publisher.name().to_owned()).collect();
+        let limits_changed = Arc::<Notify>::default();
+        let learners = setup.destinations.iter().map(|to| {
+            let (publisher, changed) = (to.publisher.clone(), Arc::clone(&limits_changed));
+            Learner::start(publisher, setup.conditions.clone(), changed)
+        });
+        let learners = learners.collect();
+        let mut pipeline = Self {
+            learners,
+            limits_changed,
             intake: Intake::new(setup.routes, setup.source, setup.tables.clone(), setup.numbers),
             taken: Vec::new(),
             asking_since: None,
             asking_failures: Failures::default(),
             schedule: Schedule::new(lanes, setup.bytes_in_flight),
-            health: Health::new(
-                setup.conditions.clone(),
-                setup.destinations.iter().map(|to| to.publisher.name().to_owned()).collect(),
-            ),
+            refusals: Refusals::new(setup.conditions.clone(), names.clone()),
+            openings: Thinned::new(names.len(), Duration::from_secs(60)),
+            health: Health::new(setup.conditions.clone(), names),
             conditions: setup.conditions,
             recorder: None,
             holder: None,
@@ -308,7 +330,10 @@ impl<P: Publisher> Pipeline<P> {
                 confirmed: Lsn::default(),
             },
             confirmed_time: setup.confirmed_time,
-        }
+        };
+        // None has been asked yet.
+        pipeline.take_limits();
+        pipeline
     }
 
     fn has_room(&self) -> bool {
@@ -380,15 +405,7 @@ impl<P: Publisher> Pipeline<P> {
         while let Some(work) = self.schedule.next(now) {
             match work {
                 Work::Send(batch, ticket) => self.send(batch, ticket),
-                Work::TooLarge(entry) => {
-                    let publisher = &self.destinations[entry.entry.destination.0].publisher;
-                    let reason = format!(
-                        "expected at most {} bytes, the destination's limit, found {}; make the payload smaller or raise MaximumMessageSize",
-                        publisher.limits().bytes,
-                        entry.entry.bytes()
-                    );
-                    self.refused(entry, reason, None);
-                }
+                Work::TooLarge(entry) => self.too_large(entry, now),
             }
         }
     }

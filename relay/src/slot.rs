@@ -9,6 +9,7 @@ use crate::wire::is_passing;
 use bytesize::ByteSize;
 use tokio_postgres::Client;
 
+pub mod alive;
 mod state;
 mod tables;
 pub mod watch;

@@ -14,22 +14,32 @@ const PROBE_KEY: &str = "/relay.check/relay.check";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Do not publish the probe that proves the permission to (an event of type relay.check,
-    /// which consumers pass over).
+    /// Publish one event of type relay.check to each destination, which consumers pass over: the
+    /// only proof of the permission to publish.
     #[arg(long)]
-    no_probe: bool,
+    probe: bool,
 }
 
 pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result<bool> {
-    let mut well = postgres(config).await?;
+    // The whole configuration before anyone is asked.
     let settings = config.destinations()?.settings;
-    for (mut destination, settings) in destinations(config).await?.into_iter().zip(settings) {
-        well &= report("destination", &asked(&mut destination).await);
-        if !arguments.no_probe {
+    config.tables()?;
+    let destinations = destinations(config).await?;
+    let mut well = postgres(config).await?;
+    for (destination, settings) in destinations.into_iter().zip(settings) {
+        well &= report("destination", &asked(&destination).await);
+        if arguments.probe {
             well &= report("permission", &probed(&destination, settings.format).await);
-            if let Some(claims) = destination.claim_checks() {
-                well &= report("claim check", &claimed(claims).await);
-            }
+        } else {
+            println!(
+                "-     {:<12} to publish to {}: not tried; --probe publishes one event of type {} to it",
+                "permission",
+                destination.name(),
+                envelope::PROBE_EVENT_TYPE
+            );
+        }
+        if let Some(claims) = destination.claim_checks() {
+            well &= report("claim check", &claimed(claims).await);
         }
     }
     println!("{}", if well { "all is well" } else { "not all is well" });
@@ -84,7 +94,7 @@ fn report(name: &str, finding: &Finding) -> bool {
     finding.is_ok()
 }
 
-async fn asked(destination: &mut Destination) -> Finding {
+async fn asked(destination: &Destination) -> Finding {
     match destination.learn_limits().await {
         Ok(()) => Ok(format!("{} takes {} bytes", destination.name(), destination.limits().bytes)),
         Err(error) => Err(Problem::new(
@@ -113,7 +123,8 @@ async fn probed(destination: &Destination, format: Format) -> Finding {
         tenant_id: None,
         correlation_id: None,
         causation_id: None,
-        data: "{}",
+        // Told apart from an event in a format that sends nothing else, too.
+        data: r#"{"relay.check":"a probe of the permission to publish; pass over it"}"#,
         metadata: "{}",
         position: envelope::Position::default(),
     };

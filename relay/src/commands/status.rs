@@ -27,6 +27,12 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
     for condition in &conditions {
         println!("condition     {condition}");
     }
+    if slot.reader.is_some()
+        && let Some(still) = relay::slot::alive::stands_still(&client, name).await?
+    {
+        println!("\nNothing flows: {still}.");
+        return Ok(false);
+    }
     let (well, sentence) = verdict(&slot, name, dead_letters, &conditions);
     println!("\n{sentence}");
     Ok(well)
