@@ -195,7 +195,7 @@ impl<P: Publisher> Pipeline<P> {
                 } else {
                     "the destination does not take events; it is left alone for a while, and all are tried again"
                 };
-                // It opens again with each try that fails: said when it opens, then each minute.
+                // It opens again with each try that fails: said when it opens, then once a minute.
                 if self.openings.worth_a_line(destination, now).is_some() {
                     tracing::error!(
                         destination = name,
