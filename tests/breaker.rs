@@ -132,3 +132,29 @@ async fn a_setting_lets_a_keys_events_share_a_request_and_another_drops_the_orde
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn an_answer_that_refuses_every_entry_is_told_as_a_refused_request_is() -> Result<()> {
+    let world = World::new().await?;
+    let topic = world.broker.topic("orders.fifo");
+    let fault = |code, sender_fault| {
+        move |_: &str| Some(Fault::FailEntries { places: (0..10).collect(), code, sender_fault })
+    };
+    world.broker.draw(fault("KMSAccessDenied", true));
+    let relay = world.run(&topic).await?;
+    let client = world.client().await?;
+    client.batch_execute(&CUSTOMER.replace("2000) as n", "100) as n")).await?;
+    let said = format!("Some events do not flow: events to {topic} do not flow");
+    assert_eq!(status(&world, &topic, &said).await?, Some(1));
+    assert!(relay.log().contains("the destination is wrong"), "{}", relay.log());
+    assert!(world.broker.state().requests < 50, "it is left alone between tries");
+    assert!(relay.log().matches("KMSAccessDenied").count() < 4, "{}", relay.log());
+    world.broker.draw(fault("InternalError", false));
+    assert_eq!(status(&world, &topic, "InternalError").await?, Some(1));
+    world.broker.calm();
+    world.broker.wait("all of them", LIMIT, |s| s.accepted.len() == 100).await;
+    assert_eq!(status(&world, &topic, "Events flow.").await?, Some(0));
+    let kept: i64 = client.query_one("select count(*) from relay.dead_letter", &[]).await?.get(0);
+    assert_eq!(kept, 0);
+    Ok(())
+}

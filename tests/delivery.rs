@@ -140,7 +140,25 @@ async fn init_is_safe_to_repeat_and_check_and_status_agree() -> Result<()> {
     let topic = world.broker.topic("orders.fifo");
     let check = world.relay(&topic).arg("check").output()?;
     assert!(check.status.success() && text(&check).contains("all is well"), "{}", text(&check));
-    assert_eq!(member(&world.broker.state().accepted[0], "event_type"), "relay.check");
+    // Nothing is published unasked: in the format payload a probe looks like any event.
+    assert!(world.broker.state().accepted.is_empty() && text(&check).contains("--probe"));
+    let command =
+        world.relay(&topic).args(["check", "--probe"]).env("RELAY_FORMAT", "payload").output();
+    assert!(command?.status.success());
+    {
+        let probe = &world.broker.state().accepted[0].entry;
+        let marked = ("event_type".to_owned(), "relay.check".to_owned());
+        assert!(
+            probe.attributes.contains(&marked) && probe.body.contains("relay.check"),
+            "{probe:?}"
+        );
+    }
+    let check = world
+        .relay("")
+        .arg("check")
+        .env("DATABASE_URL", "postgres://nobody@127.0.0.1:1/x")
+        .output()?;
+    assert!(text(&check).contains("RELAY_TOPIC_ARN"), "the configuration first: {}", text(&check));
     let status = world.relay(&topic).arg("status").output()?;
     assert_eq!(status.status.code(), Some(1));
     assert!(text(&status).contains("no relay reads from the slot"), "{}", text(&status));

@@ -173,3 +173,23 @@ async fn an_aggregate_type_without_a_route_becomes_a_dead_letter() -> Result<()>
     let _relay = world.start(command)?;
     world.until(&client, "select count(*) = 1 from relay.dead_letter where reason like '%route for the aggregate type \"stranger\"%'").await
 }
+
+#[tokio::test]
+async fn a_second_event_under_one_id_is_a_dead_letter_and_a_repeat_of_the_first_is_none()
+-> Result<()> {
+    let world = World::new().await?;
+    let topic = world.broker.topic("orders.fifo");
+    let client = world.client().await?;
+    let relay = world.run(&topic).await?;
+    let insert =
+        "insert into relay.outbox (event_id, aggregate_type, aggregate_id, event_type, data)
+        values ('0193b6a8-1f5e-7c3a-9d2b-000000000001', 'order', $1, 'order.created', '{}')";
+    for key in ["first", "first", "second"] {
+        client.execute(insert, &[&key]).await?;
+    }
+    world.until(&client, "select count(*) = 1 from relay.dead_letter where key like '%second' and reason like '%event_id of its own%' and body like '%second%'").await?;
+    world.broker.wait("the first and its repeat", LIMIT, |s| s.accepted.len() == 2).await;
+    assert!(!world.broker.state().accepted[1].delivered, "the broker knows the repeat by its id");
+    drop(relay);
+    Ok(())
+}

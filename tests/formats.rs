@@ -109,7 +109,7 @@ async fn changes_of_tables_and_the_probe_are_cloudevents_too() -> Result<()> {
     };
     let init = command("init").output()?;
     assert!(init.status.success(), "{}", text(&init));
-    let check = command("check").output()?;
+    let check = command("check").arg("--probe").output()?;
     assert!(check.status.success(), "{}", text(&check));
     let mut relay = world.start(command("run"))?;
     client.batch_execute("insert into item values (7, 'x')").await?;

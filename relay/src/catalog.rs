@@ -1,11 +1,14 @@
 //! What Postgres's catalogue knows and the stream does not tell: primary keys, and types that
 //! are not built in.
 
+use crate::condition::Failures;
 use crate::publish::backoff;
 use crate::table::{PrimaryKeys, TableRule};
 use crate::value::Type;
 use dsn::Dsn;
+use std::collections::HashMap;
 use tokio_postgres::Client;
+use tokio_postgres::types::{Field, Kind};
 
 /// Why the catalogue did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -44,47 +47,151 @@ pub(crate) async fn primary_keys(
     Ok(keys)
 }
 
-/// Types by their oids, and those they are made of; tries for as long as it takes.
-pub(crate) async fn ask(dsn: &Dsn, oids: Vec<u32>) -> Vec<(u32, Type)> {
+/// Types by their oids, with those they are made of; tries for as long as it takes, and says in
+/// `failures` why it has none yet.
+pub(crate) async fn ask(dsn: &Dsn, oids: Vec<u32>, failures: Failures) -> Vec<(u32, Type)> {
+    let task = failures.task();
     let mut attempt = 0;
     loop {
         match try_ask(dsn, &oids).await {
             Ok(types) => return types,
-            Err(error) => {
-                tracing::warn!(
-                    error = dsn::causes(&error),
-                    "types of a table are not known yet; trying again, its changes wait"
-                );
-            }
+            Err(error) => task.failed(dsn::causes(&error)),
         }
-        tokio::time::sleep(backoff(attempt, fastrand::f64())).await;
+        tokio::time::sleep(backoff(attempt, 0.5 + fastrand::f64() / 2.0)).await;
         attempt += 1;
     }
 }
 
 async fn try_ask(dsn: &Dsn, oids: &[u32]) -> Result<Vec<(u32, Type)>, CatalogError> {
     let (client, driver) = dsn.connect("relay types").await?;
-    let types = types(&client, oids).await;
+    let types = Described::read(&client, oids).await;
     drop(client);
     driver.abort();
-    Ok(types?)
+    let types = types?;
+    Ok(oids.iter().map(|oid| (*oid, types.build(*oid, DEEPEST))).collect())
 }
 
-/// The driver resolves the type of a column with all that it is made of; so a column of it is
-/// prepared, and never asked for.
-async fn types(client: &Client, oids: &[u32]) -> Result<Vec<(u32, Type)>, tokio_postgres::Error> {
-    let mut types = Vec::with_capacity(oids.len());
-    for oid in oids {
-        const NAME: &str = "select format_type(oid, -1) from pg_type where oid = $1";
-        // A type that is gone by now, from a backlog: its values are text.
-        let mut known = Type::UNKNOWN;
-        if let Some(row) = client.query_opt(NAME, &[oid]).await? {
-            // Quoted and qualified by the server, as far as it needs to be.
-            let name: String = row.get(0);
-            let statement = client.prepare(&format!("select null::{name}")).await?;
-            known = statement.columns().first().map_or(known, |column| column.type_().clone());
+/// How deep a type may be made of others; Postgres has no circles among them.
+const DEEPEST: u8 = 32;
+
+/// Rows of `pg_type`: types that are not built in, and all that they are made of.
+///
+/// The driver would find them by preparing a column of each, which needs USAGE on the type's
+/// schema. Everyone may read the catalogue.
+#[derive(Debug, Default)]
+struct Described {
+    types: HashMap<u32, Row>,
+    /// The columns of composite types, by the oid of the relation that describes them.
+    fields: HashMap<u32, Vec<(String, u32)>>,
+}
+
+#[derive(Debug)]
+struct Row {
+    name: String,
+    schema: String,
+    /// `pg_type.typtype`.
+    kind: String,
+    /// Of an array, of a domain and of a range: the other type; else 0.
+    element: u32,
+    base: u32,
+    subtype: u32,
+    /// The relation of a composite type, else 0.
+    relation: u32,
+}
+
+impl Described {
+    async fn read(client: &Client, oids: &[u32]) -> Result<Self, tokio_postgres::Error> {
+        let mut known = Self::default();
+        let mut wanted: Vec<u32> = oids.to_vec();
+        while !wanted.is_empty() {
+            let mut parts = known.read_types(client, &wanted).await?;
+            let rows = wanted.iter().filter_map(|oid| known.types.get(oid));
+            let relations: Vec<u32> =
+                rows.map(|row| row.relation).filter(|oid| *oid != 0).collect();
+            parts.extend(known.read_fields(client, &relations).await?);
+            let types = &known.types;
+            let is_new = |oid: &u32| Type::from_oid(*oid).is_none() && !types.contains_key(oid);
+            parts.retain(|oid| *oid != 0 && is_new(oid));
+            parts.sort_unstable();
+            parts.dedup();
+            wanted = parts;
         }
-        types.push((*oid, known));
+        Ok(known)
     }
-    Ok(types)
+
+    /// Reads these types; returns what they are made of, with 0 for nothing.
+    async fn read_types(
+        &mut self,
+        client: &Client,
+        oids: &[u32],
+    ) -> Result<Vec<u32>, tokio_postgres::Error> {
+        const SQL: &str = "select t.oid, t.typname::text, n.nspname::text, t.typtype::text,
+                case when t.typcategory = 'A' then t.typelem else 0 end, t.typbasetype,
+                coalesce(r.rngsubtype, 0), case when t.typtype = 'c' then t.typrelid else 0 end
+            from pg_catalog.pg_type as t
+            join pg_catalog.pg_namespace as n on n.oid = t.typnamespace
+            left join pg_catalog.pg_range as r on r.rngtypid = t.oid
+            where t.oid = any ($1)";
+        let mut made_of = Vec::new();
+        for row in client.query(SQL, &[&oids]).await? {
+            let known = Row {
+                name: row.get(1),
+                schema: row.get(2),
+                kind: row.get(3),
+                element: row.get(4),
+                base: row.get(5),
+                subtype: row.get(6),
+                relation: row.get(7),
+            };
+            made_of.extend([known.element, known.base, known.subtype]);
+            self.types.insert(row.get(0), known);
+        }
+        Ok(made_of)
+    }
+
+    /// Reads the columns of these composite types; returns the types of the columns.
+    async fn read_fields(
+        &mut self,
+        client: &Client,
+        relations: &[u32],
+    ) -> Result<Vec<u32>, tokio_postgres::Error> {
+        const SQL: &str = "select attrelid, attname::text, atttypid from pg_catalog.pg_attribute
+            where attrelid = any ($1) and attnum > 0 and not attisdropped
+            order by attrelid, attnum";
+        if relations.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = client.query(SQL, &[&relations]).await?;
+        for row in &rows {
+            self.fields.entry(row.get(0)).or_default().push((row.get(1), row.get(2)));
+        }
+        Ok(rows.iter().map(|row| row.get(2)).collect())
+    }
+
+    /// The type of this oid; unknown, and so text, where it is gone by now.
+    fn build(&self, oid: u32, deeper: u8) -> Type {
+        if let Some(built_in) = Type::from_oid(oid) {
+            return built_in;
+        }
+        let (Some(row), Some(deeper)) = (self.types.get(&oid), deeper.checked_sub(1)) else {
+            return Type::UNKNOWN;
+        };
+        let kind = match row.kind.as_str() {
+            // No one asks for the labels.
+            "e" => Kind::Enum(Vec::new()),
+            "p" => Kind::Pseudo,
+            "d" => Kind::Domain(self.build(row.base, deeper)),
+            "r" => Kind::Range(self.build(row.subtype, deeper)),
+            "c" => {
+                let fields = self.fields.get(&row.relation).into_iter().flatten();
+                let fields = fields
+                    .map(|(name, oid)| Field::new(name.clone(), self.build(*oid, deeper)))
+                    .collect();
+                Kind::Composite(fields)
+            }
+            _ if row.element != 0 => Kind::Array(self.build(row.element, deeper)),
+            _ => Kind::Simple,
+        };
+        Type::new(row.name.clone(), oid, kind, row.schema.clone())
+    }
 }

@@ -6,8 +6,10 @@
 //! sets it may do so at every turn. `recorder` writes the list to `relay.condition`, where
 //! `relay status` finds it from any host.
 
+mod failures;
 mod recorder;
 
+pub use failures::{Failures, Task};
 pub use recorder::record;
 
 use std::collections::BTreeMap;

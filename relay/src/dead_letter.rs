@@ -1,13 +1,18 @@
 //! Events that can never be sent, kept with their reason in `relay.dead_letter`.
 
-use crate::publish::{Outgoing, backoff};
+use crate::condition::Failures;
+use crate::publish::{Outgoing, Sealed, backoff};
 use dsn::Dsn;
 use envelope::Position;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_postgres::Client;
 use uuid::Uuid;
+
+/// Where dead letters stand.
+pub const TABLE: &str = "relay.dead_letter";
 
 /// One event set aside.
 #[derive(Clone, Debug)]
@@ -35,26 +40,36 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// Of an entry that was on its way.
+    /// Of an entry that was on its way; its content is moved here, not copied.
     #[must_use]
     pub fn of(
         entry: &Outgoing,
+        event: Sealed,
         destination: &str,
         reason: String,
         error_code: Option<String>,
     ) -> Self {
         Self {
-            event_id: Some(entry.event.event_id),
+            event_id: Some(event.event_id),
             destination: destination.to_owned(),
-            key: entry.event.key.clone(),
-            event_type: entry.event.event_type.clone(),
+            key: event.key,
+            event_type: event.event_type,
             reason,
             error_code,
             attempts: entry.attempts,
             position: entry.position,
-            body: entry.event.body.clone(),
-            attributes: entry.event.attributes.clone(),
+            body: event.body,
+            attributes: event.attributes,
         }
+    }
+
+    /// The memory that it takes, in bytes: what the budget counts.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let texts = [&self.destination, &self.key, &self.event_type, &self.reason, &self.body];
+        let texts: usize = texts.iter().map(|text| text.capacity()).sum();
+        let attributes: usize = self.attributes.iter().map(|(_, value)| value.capacity()).sum();
+        size_of::<Self>() + texts + attributes
     }
 }
 
@@ -62,7 +77,16 @@ impl DeadLetter {
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     dsn: Dsn,
-    client: Arc<Mutex<Option<Client>>>,
+    writer: Arc<Mutex<Writer>>,
+    failures: Failures,
+}
+
+/// The one connection, and the one back-off of all letters: what refuses one refuses most.
+#[derive(Debug, Default)]
+struct Writer {
+    client: Option<Client>,
+    failed_attempts: u32,
+    not_before: Option<Instant>,
 }
 
 /// Why a dead letter could not be written.
@@ -80,24 +104,27 @@ impl DeadLetters {
     /// Dead letters of the database that the events come from.
     #[must_use]
     pub fn new(dsn: Dsn) -> Self {
-        Self { dsn, client: Arc::new(Mutex::new(None)) }
+        Self { dsn, writer: Arc::default(), failures: Failures::default() }
+    }
+
+    /// The letters that could not be written yet, with the server's words.
+    #[must_use]
+    pub fn failures(&self) -> &Failures {
+        &self.failures
     }
 
     /// Writes the letter, and tries for as long as it takes: until it is written
     /// the event counts as on its way, so it cannot be lost.
     pub async fn keep(&self, letter: &DeadLetter) {
+        let task = self.failures.task();
         let mut attempt = 0;
         loop {
-            match self.try_keep(letter).await {
+            match self.take_turn(letter).await {
                 Ok(()) => break,
-                Err(error) => {
-                    tracing::error!(
-                        event_id = ?letter.event_id, error = dsn::causes(&error),
-                        "a dead letter could not be written; its event stays in flight and is tried again"
-                    );
-                }
+                // Said once, as a condition of the pipeline.
+                Err(error) => task.failed(dsn::causes(&error)),
             }
-            tokio::time::sleep(backoff(attempt, fastrand::f64())).await;
+            tokio::time::sleep(backoff(attempt, 0.5 + fastrand::f64() / 2.0)).await;
             attempt += 1;
         }
         tracing::warn!(
@@ -107,9 +134,35 @@ impl DeadLetters {
         );
     }
 
-    async fn try_keep(&self, letter: &DeadLetter) -> Result<(), DeadLetterError> {
-        let mut slot = self.client.lock().await;
-        let client = match slot.take() {
+    /// Tries once, when it is this letter's turn. Letters take turns, so that one that is refused
+    /// for its own sake holds back no other.
+    async fn take_turn(&self, letter: &DeadLetter) -> Result<(), DeadLetterError> {
+        let mut writer = self.writer.lock().await;
+        if let Some(at) = writer.not_before {
+            tokio::time::sleep_until(at).await;
+        }
+        let client = writer.client.take();
+        match self.write(client, letter).await {
+            Ok(client) => {
+                *writer = Writer { client: Some(client), ..Writer::default() };
+                Ok(())
+            }
+            Err(error) => {
+                let wait = backoff(writer.failed_attempts, 0.5 + fastrand::f64() / 2.0);
+                writer.failed_attempts = writer.failed_attempts.saturating_add(1);
+                writer.not_before = Some(Instant::now() + wait);
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes over the client that there is or a new one; returns it for the next letter.
+    async fn write(
+        &self,
+        client: Option<Client>,
+        letter: &DeadLetter,
+    ) -> Result<Client, DeadLetterError> {
+        let client = match client {
             Some(client) if !client.is_closed() => client,
             _ => self.dsn.connect("relay dead letters").await?.0,
         };
@@ -139,7 +192,6 @@ impl DeadLetters {
                 ],
             )
             .await?;
-        *slot = Some(client);
-        Ok(())
+        Ok(client)
     }
 }

@@ -15,9 +15,11 @@ use crate::transaction::{Assembler, Step, TransactionError};
 use crate::value::{Numbers, Types};
 use desk::Desk;
 use pgoutput::{Frame, Message, Relation};
+use recent_ids::RecentIds;
 use std::collections::HashMap;
 
 mod desk;
+mod recent_ids;
 
 /// What came out of a frame.
 #[derive(Debug)]
@@ -81,6 +83,7 @@ pub struct Intake {
     rules: Vec<TableRule>,
     primary_keys: PrimaryKeys,
     reading: Reading,
+    recent_ids: RecentIds,
 }
 
 impl Intake {
@@ -98,6 +101,7 @@ impl Intake {
             rules,
             primary_keys: PrimaryKeys::new(),
             reading: Reading { types: Types::default(), numbers, origin: String::new() },
+            recent_ids: RecentIds::default(),
         }
     }
 
@@ -178,7 +182,7 @@ impl Intake {
         if ordinal < from {
             return Ok(());
         }
-        let desk = Desk {
+        let mut desk = Desk {
             transaction: id,
             place,
             bytes: data.len(),
@@ -186,6 +190,7 @@ impl Intake {
             source: &self.source,
             tables: &self.tables,
             reading: &self.reading,
+            recent_ids: &mut self.recent_ids,
         };
         let before = taken.len();
         desk.sort(change, taken);

@@ -3,7 +3,7 @@
 //! backpressure, which stops the reading but never the status).
 
 use crate::catalog;
-use crate::condition::Conditions;
+use crate::condition::{Conditions, Failures};
 use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::health::Health;
 use crate::intake::{Intake, IntakeError, Taken};
@@ -21,17 +21,24 @@ use crate::wire::Identity;
 use dsn::Dsn;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use learning::Learner;
 use pgoutput::Lsn;
+use refusals::{Refusals, Thinned};
 use std::future::Future;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use waiting::Progress;
 
+mod learning;
+mod refusals;
 mod session;
 mod settle;
 mod standing;
+mod waiting;
 
 /// How many dead letters may wait to be written before the reading stops.
 const DEAD_LETTERS_IN_FLIGHT: usize = 64;
@@ -154,12 +161,18 @@ pub struct Report {
 /// What came back from a request or a write.
 enum Done {
     Answered(DestinationId, Ticket, Vec<InFlight>, Vec<Outcome>),
-    /// An entry was written as a dead letter.
-    SetAside(InFlight),
-    /// An event that never became an entry was.
-    Recorded(TransactionId),
+    /// A dead letter of so many bytes was written.
+    LetterWritten(LetterOf, usize),
     /// What the catalogue says of the types that were asked for.
     Answer(Vec<(u32, Type)>),
+}
+
+/// What a dead letter is of.
+enum LetterOf {
+    /// An entry, whose key waits until it is written.
+    Entry(InFlight),
+    /// An event that never became an entry.
+    Transaction(TransactionId),
 }
 
 struct Pipeline<P> {
@@ -168,15 +181,25 @@ struct Pipeline<P> {
     intake: Intake,
     /// What came out of the last frame; empty between frames, kept for its room.
     taken: Vec<Taken>,
-    /// Whether the reading waits for what the catalogue says of a type.
-    asking: bool,
+    /// Since when the reading waits for what the catalogue says of a type.
+    asking_since: Option<Instant>,
+    asking_failures: Failures,
     schedule: Schedule,
     /// Requests and writes on their way. They run in this task, not in others: what is ready
     /// at once costs no hand-over, and all of it goes on before more is read.
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
     dead_letters: DeadLetters,
     dead_letters_in_flight: usize,
+    /// The memory that they take, in bytes; it counts in the schedule's budget.
+    dead_letters_weight: usize,
+    progress: Progress,
     health: Health,
+    /// One for each destination.
+    learners: Vec<Learner>,
+    limits_changed: Arc<Notify>,
+    refusals: Refusals,
+    /// Lines that a destination's breaker is open.
+    openings: Thinned,
     conditions: Conditions,
     /// Writes the conditions down; `None` before the first session, because a standby knows nothing.
     recorder: Option<JoinHandle<()>>,
@@ -204,6 +227,7 @@ pub async fn run<P: Publisher>(
 ) -> Result<Report, PipelineError> {
     let grace = setup.shutdown_grace;
     let mut pipeline = Pipeline::new(setup);
+    let limits_changed = Arc::clone(&pipeline.limits_changed);
     tokio::pin!(until);
     let mut deadline: Option<tokio::time::Instant> = None;
     loop {
@@ -227,6 +251,7 @@ pub async fn run<P: Publisher>(
             }
             () = sleep_until(deadline), if deadline.is_some() => break,
             () = tokio::time::sleep_until(wake_at.into()) => {}
+            () = limits_changed.notified() => pipeline.take_limits(),
             Some(done) = pipeline.under_way.next() => {
                 pipeline.settle(done);
                 while let Some(Some(done)) = pipeline.under_way.next().now_or_never() {
@@ -261,15 +286,25 @@ impl<P: Publisher> Pipeline<P> {
             publication: setup.publication,
             tables: setup.tables.clone(),
         };
-        Self {
+        let names: Vec<String> =
+            setup.destinations.iter().map(|to| to.publisher.name().to_owned()).collect();
+        let limits_changed = Arc::<Notify>::default();
+        let learners = setup.destinations.iter().map(|to| {
+            let (publisher, changed) = (to.publisher.clone(), Arc::clone(&limits_changed));
+            Learner::start(publisher, setup.conditions.clone(), changed)
+        });
+        let learners = learners.collect();
+        let mut pipeline = Self {
+            learners,
+            limits_changed,
             intake: Intake::new(setup.routes, setup.source, setup.tables.clone(), setup.numbers),
             taken: Vec::new(),
-            asking: false,
+            asking_since: None,
+            asking_failures: Failures::default(),
             schedule: Schedule::new(lanes, setup.bytes_in_flight),
-            health: Health::new(
-                setup.conditions.clone(),
-                setup.destinations.iter().map(|to| to.publisher.name().to_owned()).collect(),
-            ),
+            refusals: Refusals::new(setup.conditions.clone(), names.clone()),
+            openings: Thinned::new(names.len(), Duration::from_secs(60)),
+            health: Health::new(setup.conditions.clone(), names),
             conditions: setup.conditions,
             recorder: None,
             holder: None,
@@ -279,6 +314,8 @@ impl<P: Publisher> Pipeline<P> {
             under_way: FuturesUnordered::new(),
             dead_letters: DeadLetters::new(slot.dsn.clone()),
             dead_letters_in_flight: 0,
+            dead_letters_weight: 0,
+            progress: Progress::new(Instant::now()),
             source: Source::connect(slot.clone()),
             slot,
             identity: None,
@@ -293,13 +330,16 @@ impl<P: Publisher> Pipeline<P> {
                 confirmed: Lsn::default(),
             },
             confirmed_time: setup.confirmed_time,
-        }
+        };
+        // None has been asked yet.
+        pipeline.take_limits();
+        pipeline
     }
 
     fn has_room(&self) -> bool {
         self.schedule.wants_more()
             && self.dead_letters_in_flight < DEAD_LETTERS_IN_FLIGHT
-            && !self.asking
+            && self.asking_since.is_none()
     }
 
     fn is_idle(&self) -> bool {
@@ -342,7 +382,9 @@ impl<P: Publisher> Pipeline<P> {
         for taken in taken.drain(..) {
             match taken {
                 Taken::Send(entry) => self.schedule.push(entry),
-                Taken::SetAside(id, letter) => self.set_aside(*letter, move || Done::Recorded(id)),
+                Taken::SetAside(id, letter) => {
+                    self.write_letter(*letter, LetterOf::Transaction(id));
+                }
                 Taken::Ask(types) => self.ask(types),
             }
         }
@@ -351,9 +393,10 @@ impl<P: Publisher> Pipeline<P> {
 
     /// Asks the catalogue for types; nothing more is taken until it has answered.
     fn ask(&mut self, types: Vec<u32>) {
-        self.asking = true;
-        let dsn = self.slot.dsn.clone();
-        self.under_way.push(Box::pin(async move { Done::Answer(catalog::ask(&dsn, types).await) }));
+        self.asking_since = Some(Instant::now());
+        let (dsn, failures) = (self.slot.dsn.clone(), self.asking_failures.clone());
+        self.under_way
+            .push(Box::pin(async move { Done::Answer(catalog::ask(&dsn, types, failures).await) }));
     }
 
     /// Sends whatever may be sent now.
@@ -362,15 +405,7 @@ impl<P: Publisher> Pipeline<P> {
         while let Some(work) = self.schedule.next(now) {
             match work {
                 Work::Send(batch, ticket) => self.send(batch, ticket),
-                Work::TooLarge(entry) => {
-                    let publisher = &self.destinations[entry.entry.destination.0].publisher;
-                    let reason = format!(
-                        "expected at most {} bytes, the destination's limit, found {}; make the payload smaller or raise MaximumMessageSize",
-                        publisher.limits().bytes,
-                        entry.entry.bytes()
-                    );
-                    self.refused(entry, reason, None);
-                }
+                Work::TooLarge(entry) => self.too_large(entry, now),
             }
         }
     }
@@ -388,12 +423,18 @@ impl<P: Publisher> Pipeline<P> {
         }));
     }
 
-    fn set_aside(&mut self, letter: DeadLetter, done: impl FnOnce() -> Done + Send + 'static) {
+    fn write_letter(&mut self, letter: DeadLetter, of: LetterOf) {
+        let weight = letter.weight();
+        self.schedule.hold(weight);
+        self.dead_letters_weight += weight;
+        if self.dead_letters_in_flight == 0 {
+            self.progress.letter_written_at = Instant::now();
+        }
         self.dead_letters_in_flight += 1;
         let dead_letters = self.dead_letters.clone();
         self.under_way.push(Box::pin(async move {
             dead_letters.keep(&letter).await;
-            done()
+            Done::LetterWritten(of, weight)
         }));
     }
 }

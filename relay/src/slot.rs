@@ -11,6 +11,7 @@ pub mod advice;
 mod cure;
 mod identity;
 mod probe;
+pub mod alive;
 mod state;
 mod tables;
 pub mod watch;

@@ -1,7 +1,7 @@
 //! Whether events flow, and if not, why and what to do.
 
 use super::AdminError;
-use crate::slot::{SlotState, Trouble};
+use crate::slot::{SlotState, Trouble, alive};
 use serde::Serialize;
 use tokio_postgres::Client;
 
@@ -87,7 +87,13 @@ impl Status {
         };
         let dead_letters = dead_letters(client).await?;
         let conditions = Written::read(client, name).await?;
-        let (well, says) = verdict(&slot, name, dead_letters, &conditions);
+        let still = alive::stands_still(client, name).await.map_err(|source| {
+            AdminError::Query { cure: "the server does not tell its sessions", source }
+        })?;
+        let (well, says) = match still.filter(|_| slot.reader.is_some()) {
+            Some(still) => (false, format!("Nothing flows: {still}.")),
+            None => verdict(&slot, name, dead_letters, &conditions),
+        };
         let slot = Some(Slot::of(slot, name));
         Ok(Self { well, says, slot, dead_letters: Some(dead_letters), conditions })
     }

@@ -16,14 +16,14 @@ const PROBE_KEY: &str = "/relay.check/relay.check";
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   relay check\n  \
-  relay check --no-probe\n  \
+  relay check --probe\n  \
   relay check --json | jq 'select(.well == false)'\n\n\
 Exit codes: 0 all is well, 1 it is not, 2 wrong arguments or configuration.")]
 pub(crate) struct Arguments {
-    /// Do not publish the probe that proves the permission to (an event of type relay.check,
-    /// which consumers pass over).
+    /// Publish one event of type relay.check to each destination, which consumers pass over: the
+    /// only proof of the permission to publish.
     #[arg(long)]
-    no_probe: bool,
+    probe: bool,
     /// A JSON object a line: each finding, and at the end whether all is well.
     #[arg(long)]
     json: bool,
@@ -31,15 +31,27 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result<bool> {
     out::set_json(arguments.json);
-    let mut well = postgres(config).await?;
+    // The whole configuration before anyone is asked.
     let settings = config.destinations()?.settings;
-    for (mut destination, settings) in destinations(config).await?.into_iter().zip(settings) {
-        well &= report("destination", &asked(&mut destination).await);
-        if !arguments.no_probe {
+    config.tables()?;
+    let destinations = destinations(config).await?;
+    let mut well = postgres(config).await?;
+    for (destination, settings) in destinations.into_iter().zip(settings) {
+        well &= report("destination", &asked(&destination).await);
+        if arguments.probe {
             well &= report("permission", &probed(&destination, settings.format).await);
-            if let Some(claims) = destination.claim_checks() {
-                well &= report("claim check", &claimed(claims).await);
-            }
+        } else {
+            note(
+                "permission",
+                &format!(
+                    "to publish to {}: not tried; --probe publishes one event of type {} to it",
+                    destination.name(),
+                    envelope::PROBE_EVENT_TYPE
+                ),
+            );
+        }
+        if let Some(claims) = destination.claim_checks() {
+            well &= report("claim check", &claimed(claims).await);
         }
     }
     if out::is_json() {
@@ -111,9 +123,18 @@ async fn postgres(config: &Config) -> anyhow::Result<bool> {
         well &= report("log", &readable(&dsn, &state, wanted.slot, wanted.publication).await);
     }
     for note in wanted.notes().await {
-        println!("note  {:<12} {note}", "");
+        self::note("", &note);
     }
     Ok(well)
+}
+
+/// A finding that is neither well nor wrong.
+fn note(name: &str, found: &str) {
+    if out::is_json() {
+        out::json_line(&serde_json::json!({ "check": name, "note": found }).to_string());
+    } else {
+        out!("note  {name:<12} {found}");
+    }
 }
 
 fn report(name: &str, finding: &Finding) -> bool {
@@ -136,7 +157,7 @@ fn report(name: &str, finding: &Finding) -> bool {
     finding.is_ok()
 }
 
-async fn asked(destination: &mut Destination) -> Finding {
+async fn asked(destination: &Destination) -> Finding {
     match destination.learn_limits().await {
         Ok(()) => Ok(format!("{} takes {} bytes", destination.name(), destination.limits().bytes)),
         Err(error) => Err(Problem::new(
@@ -165,7 +186,8 @@ async fn probed(destination: &Destination, format: Format) -> Finding {
         tenant_id: None,
         correlation_id: None,
         causation_id: None,
-        data: "{}",
+        // Told apart from an event in a format that sends nothing else, too.
+        data: r#"{"relay.check":"a probe of the permission to publish; pass over it"}"#,
         metadata: "{}",
         position: envelope::Position::default(),
     };

@@ -9,7 +9,7 @@ use relay::observe::Pulse;
 use relay::observe::http::Server;
 use relay::observe::metric::Meters;
 use relay::pipeline::{self, Setup, To};
-use relay::publish::{Destination, Publisher as _};
+use relay::publish::Publisher as _;
 use relay::route::Routes;
 use relay::value::Numbers;
 use std::sync::Arc;
@@ -23,10 +23,7 @@ const MAINTENANCE: Duration = Duration::from_secs(3600);
 
 pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
     let dsn = source(config).await?;
-    let mut publishers = destinations(config).await?;
-    for destination in &mut publishers {
-        learn_limits(destination).await;
-    }
+    let publishers = destinations(config).await?;
     let destinations = config.destinations()?;
     let to = publishers.into_iter().zip(&destinations.settings);
     let to = to.map(|(publisher, settings)| To {
@@ -43,6 +40,11 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
     let slot = config.postgres.slot.clone();
     let watch = tokio::spawn(relay::slot::watch::run(dsn.clone(), slot, relay::slot::watch::EVERY));
     let pulse = Arc::<Pulse>::default();
+    let alive = tokio::spawn(relay::slot::alive::run(
+        dsn.clone(),
+        config.postgres.slot.clone(),
+        Arc::clone(&pulse),
+    ));
     let conditions = Conditions::default();
     let advice = relay::slot::advice::Subject {
         dsn: dsn.clone(),
@@ -79,6 +81,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
     }
     watch.abort();
     advice.abort();
+    alive.abort();
     if let Some(heartbeat) = heartbeat {
         heartbeat.abort();
     }
@@ -118,17 +121,6 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
-}
-
-/// A destination that cannot be asked is no reason not to start: events wait, and it is said.
-async fn learn_limits(destination: &mut Destination) {
-    match destination.learn_limits().await {
-        Ok(()) => {}
-        Err(error) => tracing::error!(
-            destination = %destination.address(), %error,
-            "the destination cannot be asked for its limits; its defaults are used (run `relay check` for the cure)"
-        ),
-    }
 }
 
 /// Makes the outbox's coming partitions and drops those that are done with.

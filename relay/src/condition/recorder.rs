@@ -3,6 +3,16 @@
 use super::{Condition, Conditions};
 use crate::publish::backoff;
 use dsn::Dsn;
+use std::time::Duration;
+
+/// The kind of the condition that the list itself cannot be written.
+const KIND: &str = "conditions";
+
+/// An attempt that takes so long waits for a lock, or for a server that does not answer.
+const LIMIT: Duration = Duration::from_secs(10);
+
+const TABLE: &str = "relay.condition";
+const CURE: &str = "run `relay init` of this version, or grant the relay's role SELECT, INSERT, UPDATE and DELETE on relay.condition";
 
 /// Why the list could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +21,8 @@ enum RecordError {
     Connect(#[from] dsn::Error),
     #[error("the server refused the rows")]
     Query(#[from] tokio_postgres::Error),
+    #[error("the server has not answered for {LIMIT:?}; a lock on relay.condition can be why")]
+    Late,
 }
 
 /// Writes the list in place of the rows of this slot, now and after each change, for as long as it
@@ -29,15 +41,18 @@ pub async fn record(conditions: Conditions, dsn: Dsn, slot: String) {
             conditions.changed.notified().await;
             continue;
         }
-        match try_record(&dsn, &slot, &rows).await {
-            Ok(()) => (written, attempt) = (Some(changes), 0),
+        let tried = tokio::time::timeout(LIMIT, try_record(&dsn, &slot, &rows)).await;
+        match tried.unwrap_or(Err(RecordError::Late)) {
+            Ok(()) => {
+                (written, attempt) = (Some(changes), 0);
+                conditions.clear(KIND, TABLE);
+            }
             Err(error) => {
-                if attempt == 0 {
-                    tracing::warn!(
-                        error = dsn::causes(&error),
-                        "the conditions of this relay cannot be written to relay.condition, so `relay status` does not know them; run `relay init` of this version, or grant the role INSERT, UPDATE, DELETE and SELECT on it"
-                    );
-                }
+                let found = format!(
+                    "expected to write the conditions of this relay to {TABLE}, found: {}; `relay status` does not know them",
+                    dsn::causes(&error)
+                );
+                conditions.set(KIND, TABLE, Condition::notice(found, CURE));
                 tokio::time::sleep(backoff(attempt + 6, 0.5 + fastrand::f64() / 2.0)).await;
                 attempt += 1;
             }

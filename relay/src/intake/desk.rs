@@ -1,5 +1,6 @@
 //! Where one change is sorted: into events to send, and those to set aside.
 
+use super::recent_ids::{RecentIds, Seen};
 use super::{Described, Taken};
 use crate::change::{Change, Reading, events};
 use crate::dead_letter::DeadLetter;
@@ -11,7 +12,7 @@ use crate::route::Routes;
 use crate::seal::seal;
 use crate::table::Capture;
 use crate::transaction::{Place, Step};
-use envelope::Format;
+use envelope::{Format, Position};
 use std::collections::HashMap;
 
 /// Where one change is sorted: into events to send, and those to set aside.
@@ -24,11 +25,12 @@ pub(super) struct Desk<'a> {
     pub(super) source: &'a str,
     pub(super) tables: &'a HashMap<u32, Described>,
     pub(super) reading: &'a Reading,
+    pub(super) recent_ids: &'a mut RecentIds,
 }
 
 impl Desk<'_> {
     /// Appends what a change is to `taken`.
-    pub(super) fn sort(&self, change: Step<'_>, taken: &mut Vec<Taken>) {
+    pub(super) fn sort(&mut self, change: Step<'_>, taken: &mut Vec<Taken>) {
         match change {
             Step::Emitted { prefix, content, .. } => {
                 if prefix == EMIT_PREFIX {
@@ -66,9 +68,12 @@ impl Desk<'_> {
         }
     }
 
-    fn outbox(&self, event: Result<OutboxEvent<'_>, OutboxError>) -> Taken {
+    fn outbox(&mut self, event: Result<OutboxEvent<'_>, OutboxError>) -> Taken {
         match event {
-            Ok(event) => self.route(&event),
+            Ok(event) => match self.recent_ids.see(&event, self.place.position) {
+                Seen::Fine => self.route(&event),
+                Seen::OfAnother(first) => self.second_of_its_id(&event, first),
+            },
             Err(error) => self.set_aside(None, String::new(), error.to_string()),
         }
     }
@@ -119,6 +124,17 @@ impl Desk<'_> {
             alone: false,
             event: self.seal(event, self.routes.format(destination)),
         })
+    }
+
+    /// An event under the id of another: a broker or a consumer would drop it without a word.
+    fn second_of_its_id(&self, event: &OutboxEvent<'_>, first: Position) -> Taken {
+        let reason = format!(
+            "expected an event_id of its own, found that of the event at {first}, which says something else; leave event_id to its default, and write the event again"
+        );
+        if event.data.len() + event.metadata.len() > self.routes.largest(&event.aggregate_type) {
+            return self.set_aside(Some(event), String::new(), reason);
+        }
+        self.without_route(self.seal(event, Format::default()), reason)
     }
 
     /// An event that nothing says the way of; sealed, so that it can be redriven when there is one.

@@ -261,6 +261,7 @@ impl Meters {
         let Some(meters) = self.destinations.get(destination) else { return };
         match verdict {
             Verdict::Answered => meters.answered.inc(),
+            Verdict::NotAsked => 0,
             Verdict::Throttled => meters.throttled.inc(),
             Verdict::Failed { wrong: false } => meters.failed.inc(),
             Verdict::Failed { wrong: true } => meters.wrong.inc(),

@@ -5,6 +5,7 @@ use crate::observe::metric::Sample;
 use crate::publish::Publisher;
 use crate::publish::schedule::LaneState;
 use crate::source::Source;
+use std::time::Instant;
 
 impl<P: Publisher> Pipeline<P> {
     /// Says which destination holds back the rest, once its events fill the budget.
@@ -53,6 +54,7 @@ impl<P: Publisher> Pipeline<P> {
             held: self.schedule.weight(),
             budget: self.schedule.budget(),
         };
+        self.watch_waiting(Instant::now());
         self.meters.set(sample, self.schedule.states());
         self.meters.conditions(&self.conditions.counts());
     }

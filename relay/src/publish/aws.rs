@@ -158,8 +158,9 @@ mod tests {
             body: "{}".to_owned(),
             attributes: Vec::new(),
         };
-        for service in ["sns", "sqs"] {
-            let address = format!("arn:aws:{service}:eu-west-1:123456789012:orders.fifo");
+        let topic = "arn:aws:sns:eu-west-1:123456789012:orders.fifo";
+        let queue = "https://sqs.eu-west-1.amazonaws.com/123456789012/orders.fifo";
+        for address in [topic, queue] {
             let destination = access.destination(address.parse().unwrap());
             destination.publish(&[&Outgoing::probe(event.clone())]).await;
         }

@@ -87,6 +87,11 @@ impl Breaker {
         was_open.then_some(Turn::Closed)
     }
 
+    /// Takes note that a request never reached the destination: another goes to try.
+    pub fn not_asked(&mut self) {
+        self.probing = false;
+    }
+
     /// Takes note that a request failed as a whole; `wrong` says that the destination is not
     /// what it should be, so that trying more often cannot help. `random` is in `0.0..1.0`.
     pub fn failed(&mut self, wrong: bool, now: Instant, random: f64) -> Option<Turn> {
@@ -148,7 +153,7 @@ mod tests {
     proptest! {
         /// Whatever happens, there comes a time when a request may go, or one is on its way.
         #[test]
-        fn it_never_stays_shut(happened in proptest::collection::vec((0_u8..4, 0_u64..30_000), 0..100)) {
+        fn it_never_stays_shut(happened in proptest::collection::vec((0_u8..5, 0_u64..30_000), 0..100)) {
             let mut now = Instant::now();
             let mut breaker = Breaker::default();
             for (what, millis) in happened {
@@ -157,6 +162,7 @@ mod tests {
                     0 => drop(breaker.answered()),
                     1 => drop(breaker.failed(false, now, 0.9)),
                     2 => drop(breaker.failed(true, now, 0.1)),
+                    3 => breaker.not_asked(),
                     _ => if matches!(breaker.gate(now), Gate::Closed | Gate::Probe) { breaker.sent() },
                 }
                 match breaker.gate(now) {

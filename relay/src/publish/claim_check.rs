@@ -206,7 +206,7 @@ mod tests {
 
     fn limits(format: Format) -> BatchLimits {
         let claim = Claim { above: 100, format, reference: 60 };
-        BatchLimits { entries: 10, bytes: 1000, claim_check: Some(claim) }
+        BatchLimits { entries: 10, bytes: 1000, largest: 1000, claim_check: Some(claim) }
     }
 
     #[test]

@@ -63,14 +63,39 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// The region that an ARN names.
+    /// The region that an ARN or the URL of a queue names.
     #[must_use]
     pub fn region(&self) -> Option<&str> {
         match self {
             Self::TopicArn(arn) | Self::QueueArn(arn) => arn.split(':').nth(3),
-            Self::QueueUrl(_) => None,
+            Self::QueueUrl(url) => region_of_url(url),
         }
     }
+}
+
+/// The region in a queue's URL: behind `sqs` or `sqs-fips`, or before `queue` in a legacy one.
+///
+/// Sources: the SQS endpoints page, and the endpoint rules of the service model for China, the
+/// isolated partitions and dual-stack; VPC endpoints have the region in the same place.
+fn region_of_url(url: &str) -> Option<&str> {
+    let host = url.split_once("://")?.1.split(['/', ':', '?']).next()?;
+    // At least two parts and a number: eu-west-1, us-gov-east-1, us-isob-east-1.
+    let is_region = |label: &&str| {
+        let parts: Vec<&str> = label.split('-').collect();
+        let number = parts.last().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+        let word = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());
+        parts.len() >= 3 && number && parts[..parts.len() - 1].iter().all(word)
+    };
+    let labels: Vec<&str> = host.split('.').collect();
+    let at = labels.iter().position(|label| matches!(*label, "sqs" | "sqs-fips" | "queue"))?;
+    if labels[at] == "queue" {
+        return match at.checked_sub(1) {
+            Some(before) => labels.get(before).copied().filter(is_region),
+            // The oldest form of all is that of the first region.
+            None => (host == "queue.amazonaws.com").then_some("us-east-1"),
+        };
+    }
+    labels.get(at + 1).copied().filter(is_region)
 }
 
 /// Why a destination could not be asked for its limits.
@@ -116,7 +141,7 @@ impl Destination {
     /// A destination at this address; nothing is sent yet.
     #[must_use]
     pub fn new(config: &SdkConfig, address: Address) -> Self {
-        // An ARN names its region; two destinations may lie in two.
+        // An ARN names its region, and most URLs do; two destinations may lie in two.
         let region = address.region().map(|region| Region::new(region.to_owned()));
         let config = &match region {
             Some(region) => config.to_builder().region(region).build(),
@@ -124,7 +149,7 @@ impl Destination {
         };
         let kind = match &address {
             Address::TopicArn(arn) => Kind::Topic(Topic::new(config, arn.clone())),
-            Address::QueueArn(arn) => Kind::Queue(Queue::by_arn(config, arn)),
+            Address::QueueArn(arn) => Kind::Queue(Queue::by_arn(config, arn.clone())),
             Address::QueueUrl(url) => Kind::Queue(Queue::by_url(config, url.clone())),
         };
         Self {
@@ -152,17 +177,6 @@ impl Destination {
     #[must_use]
     pub fn claim_checks(&self) -> Option<&ClaimChecks> {
         self.claim_checks.as_ref()
-    }
-
-    /// Asks AWS for the destination's size limit, and so whether it is there.
-    ///
-    /// # Errors
-    /// When it is not there, may not be asked, or AWS cannot be reached.
-    pub async fn learn_limits(&mut self) -> Result<(), DestinationError> {
-        match &mut self.kind {
-            Kind::Topic(topic) => topic.learn_limits().await,
-            Kind::Queue(queue) => queue.learn_limits().await,
-        }
     }
 
     /// The address it was made from.
@@ -226,6 +240,21 @@ impl Publisher for Destination {
         BatchLimits { claim_check, ..limits }
     }
 
+    /// Asks AWS, and so whether the destination is there.
+    async fn learn_limits(&self) -> Result<(), DestinationError> {
+        match &self.kind {
+            Kind::Topic(topic) => topic.learn_limits().await,
+            Kind::Queue(queue) => queue.learn_limits().await,
+        }
+    }
+
+    fn is_known(&self) -> bool {
+        match &self.kind {
+            Kind::Topic(topic) => topic.is_known(),
+            Kind::Queue(queue) => queue.is_known(),
+        }
+    }
+
     fn name(&self) -> &str {
         &self.name
     }
@@ -234,6 +263,32 @@ impl Publisher for Destination {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_region_in_a_queues_url_is_taken_from_it() {
+        for (url, expected) in [
+            ("https://sqs.eu-west-1.amazonaws.com/1/orders", Some("eu-west-1")),
+            ("https://sqs.us-gov-west-1.amazonaws.com/1/orders.fifo", Some("us-gov-west-1")),
+            ("https://sqs.cn-north-1.amazonaws.com.cn/1/orders", Some("cn-north-1")),
+            ("https://sqs-fips.us-east-2.amazonaws.com/1/orders", Some("us-east-2")),
+            ("https://sqs.eu-west-1.api.aws/1/orders", Some("eu-west-1")),
+            ("https://sqs-fips.us-west-2.api.aws/1/orders", Some("us-west-2")),
+            ("https://eu-central-1.queue.amazonaws.com/1/orders", Some("eu-central-1")),
+            ("https://cn-north-1.queue.amazonaws.com.cn/1/orders", Some("cn-north-1")),
+            ("https://queue.amazonaws.com/1/orders", Some("us-east-1")),
+            ("https://sqs.us-isob-east-1.sc2s.sgov.gov/1/orders", Some("us-isob-east-1")),
+            ("https://vpce-0a1-x.sqs.eu-west-1.vpce.amazonaws.com/1/o", Some("eu-west-1")),
+            (
+                "http://sqs.us-east-1.localhost.localstack.cloud:4566/000000000000/o",
+                Some("us-east-1"),
+            ),
+            ("http://127.0.0.1:4100/000000000000/orders", None),
+            ("http://sqs.localhost/1/orders", None),
+            ("https://queue.example.com/1/orders", None),
+        ] {
+            assert_eq!(url.parse::<Address>().unwrap().region(), expected, "{url}");
+        }
+    }
 
     #[test]
     fn addresses_are_told_apart() {

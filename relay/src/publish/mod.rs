@@ -10,6 +10,7 @@ mod claim_check;
 pub mod concurrency;
 mod destination;
 mod identity;
+mod limit;
 mod null;
 mod outcome;
 pub mod schedule;
@@ -33,6 +34,10 @@ use uuid::Uuid;
 /// asked for, and can be lower; with a claim check an event may be larger.
 pub const LARGEST_MESSAGE: usize = 1 << 20;
 
+/// The most bytes that a topic or queue takes where none was set on it, or its limit is not
+/// known (SNS and SQS quotas).
+pub const DEFAULT_LIMIT: usize = 262_144;
+
 /// Names a destination by its place in the list the pipeline was given.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct DestinationId(pub usize);
@@ -53,6 +58,17 @@ pub struct Sealed {
 }
 
 impl Sealed {
+    /// What is left when the content was moved away.
+    fn empty(event_id: Uuid) -> Self {
+        Self {
+            event_id,
+            event_type: String::new(),
+            key: String::new(),
+            body: String::new(),
+            attributes: Vec::new(),
+        }
+    }
+
     /// The same with an empty body.
     fn without_body(&self) -> Self {
         Self {
@@ -133,8 +149,22 @@ pub trait Publisher: Clone + Send + Sync + 'static {
     /// Sends the entries in one request, in order; returns one outcome for each, in order.
     fn publish(&self, batch: &[&Outgoing]) -> impl Future<Output = Vec<Outcome>> + Send;
 
-    /// What one request may hold.
+    /// What one request may hold, as far as is known now.
     fn limits(&self) -> schedule::BatchLimits;
+
+    /// Asks the destination for what one request may hold, and where it is; [`limits`] and
+    /// [`is_known`] tell what was learned.
+    ///
+    /// [`limits`]: Publisher::limits
+    /// [`is_known`]: Publisher::is_known
+    fn learn_limits(&self) -> impl Future<Output = Result<(), DestinationError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// Whether it is known where to send to.
+    fn is_known(&self) -> bool {
+        true
+    }
 
     /// What it is called in logs and dead letters.
     fn name(&self) -> &str;

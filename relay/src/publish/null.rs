@@ -39,7 +39,7 @@ impl Publisher for Null {
 
     /// Those of an SNS topic.
     fn limits(&self) -> BatchLimits {
-        BatchLimits { entries: 10, bytes: 256 * 1024, claim_check: None }
+        BatchLimits::of_aws(Some(256 * 1024))
     }
 
     fn name(&self) -> &str {

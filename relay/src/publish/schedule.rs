@@ -17,7 +17,7 @@ pub use lane::{LaneState, Verdict};
 
 use super::breaker::Turn;
 use super::concurrency::Ticket;
-use super::{DestinationId, Outgoing};
+use super::{DEFAULT_LIMIT, DestinationId, LARGEST_MESSAGE, Outgoing, Sealed};
 use std::ops::RangeInclusive;
 use std::time::Instant;
 
@@ -26,10 +26,22 @@ use std::time::Instant;
 pub struct BatchLimits {
     /// Entries in one request; 10 for SNS and SQS.
     pub entries: usize,
-    /// Bytes in one request and in one entry, bodies and attributes together.
+    /// Bytes in one request, bodies and attributes together.
     pub bytes: usize,
+    /// The most bytes of an entry that is sent at all. More than `bytes` while the destination's
+    /// limit is not known: then an entry above `bytes` goes alone, and the broker judges it.
+    pub largest: usize,
     /// What is done with an entry that is too large; without it, it cannot be sent.
     pub claim_check: Option<super::Claim>,
+}
+
+impl BatchLimits {
+    /// Those of a topic or queue of SNS or SQS; without `known`, until its limit is known.
+    #[must_use]
+    pub fn of_aws(known: Option<usize>) -> Self {
+        let bytes = known.unwrap_or(DEFAULT_LIMIT);
+        Self { entries: 10, bytes, largest: known.unwrap_or(LARGEST_MESSAGE), claim_check: None }
+    }
 }
 
 /// Which entries of one destination wait for each other.
@@ -165,9 +177,42 @@ impl Schedule {
         self.lanes[entry.entry.destination.0].done(&entry);
     }
 
+    /// Moves an entry's content out of the budget, into a dead letter; the entry stays in flight,
+    /// so that its key waits until the letter is written.
+    pub fn take_event(&mut self, entry: &mut InFlight) -> Sealed {
+        let before = entry.entry.weight();
+        let event_id = entry.entry.event.event_id;
+        let event = std::mem::replace(&mut entry.entry.event, Sealed::empty(event_id));
+        let freed = before.saturating_sub(entry.entry.weight());
+        self.weight = self.weight.saturating_sub(freed);
+        self.lanes[entry.entry.destination.0].freed(freed);
+        event
+    }
+
+    /// Counts so many bytes in the budget that are held beside the entries: dead letters.
+    pub fn hold(&mut self, bytes: usize) {
+        self.weight += bytes;
+    }
+
+    /// They are held no more.
+    pub fn release(&mut self, bytes: usize) {
+        self.weight = self.weight.saturating_sub(bytes);
+    }
+
     /// Puts an entry back to the front of its key, to go again at `at`.
     pub fn retry(&mut self, mut entry: InFlight, at: Instant) {
         entry.entry.attempts = entry.entry.attempts.saturating_add(1);
+        self.lanes[entry.entry.destination.0].retry(entry, at);
+    }
+
+    /// Takes note of what a destination's requests may hold from now on, and whether its address
+    /// is known: until it is nothing is sent to it.
+    pub fn set_limits(&mut self, destination: DestinationId, limits: BatchLimits, known: bool) {
+        self.lanes[destination.0].set_limits(limits, known);
+    }
+
+    /// Puts an entry that was not sent back to the front of its key, to be looked at again at `at`.
+    pub fn put_back(&mut self, entry: InFlight, at: Instant) {
         self.lanes[entry.entry.destination.0].retry(entry, at);
     }
 
@@ -205,7 +250,7 @@ impl Schedule {
         self.budget
     }
 
-    /// How many bytes of memory the events on their way take.
+    /// How many bytes of memory the events on their way take, and their dead letters.
     #[must_use]
     pub fn weight(&self) -> usize {
         self.weight

@@ -2,15 +2,14 @@
 
 use super::answer::{self, Refused};
 use super::body::{self, OwnBody};
+use super::limit::Limit;
 use super::schedule::BatchLimits;
 use super::{DestinationError, Outcome, Outgoing, Publisher, Sealed, data_type};
 use envelope::group_id;
 use std::io::Write as _;
+use std::sync::Arc;
 
-/// A topic's limit where none was set on it (SNS quotas).
-const DEFAULT_LIMIT: usize = 262_144;
-
-/// One SNS topic.
+/// One SNS topic. Clones share what was learned.
 #[derive(Clone, Debug)]
 pub(crate) struct Topic {
     client: aws_sdk_sns::Client,
@@ -18,28 +17,22 @@ pub(crate) struct Topic {
     /// Where it is reached, for errors.
     host: String,
     fifo: bool,
-    limits: BatchLimits,
+    limit: Arc<Limit>,
 }
 
 impl Topic {
     pub(crate) fn new(config: &aws_config::SdkConfig, arn: String) -> Self {
         let fifo = arn.ends_with(".fifo");
-        let limits = BatchLimits { entries: 10, bytes: DEFAULT_LIMIT, claim_check: None };
         let host = super::cause::host(config, "sns");
         let config = aws_sdk_sns::config::Builder::from(config)
             .interceptor(OwnBody { content_type: "application/x-www-form-urlencoded" });
-        Self { client: aws_sdk_sns::Client::from_conf(config.build()), arn, host, fifo, limits }
-    }
-
-    /// Asks the topic for its limits: proof that it is there, too.
-    ///
-    /// SNS returns `MaximumMessageSize` only where it was set.
-    pub(crate) async fn learn_limits(&mut self) -> Result<(), DestinationError> {
-        let request = self.client.get_topic_attributes().topic_arn(&self.arn);
-        let answer = request.send().await.map_err(|e| answer::asked(&e, &self.host))?;
-        let set = answer.attributes().and_then(|a| a.get("MaximumMessageSize")?.parse().ok());
-        self.limits.bytes = set.unwrap_or(DEFAULT_LIMIT);
-        Ok(())
+        Self {
+            client: aws_sdk_sns::Client::from_conf(config.build()),
+            arn,
+            host,
+            fifo,
+            limit: Arc::default(),
+        }
     }
 
     /// The parameters of `PublishBatch` (SNS API reference, AWS query protocol): members and
@@ -124,7 +117,16 @@ impl Publisher for Topic {
     }
 
     fn limits(&self) -> BatchLimits {
-        self.limits
+        self.limit.limits()
+    }
+
+    /// SNS returns `MaximumMessageSize` only where it was set.
+    async fn learn_limits(&self) -> Result<(), DestinationError> {
+        let request = self.client.get_topic_attributes().topic_arn(&self.arn);
+        let answer = request.send().await.map_err(|e| answer::asked(&e, &self.host))?;
+        let set = answer.attributes().and_then(|a| a.get("MaximumMessageSize")?.parse().ok());
+        self.limit.learned(set);
+        Ok(())
     }
 
     fn name(&self) -> &str {

@@ -2,74 +2,78 @@
 
 use super::answer::{self, Refused};
 use super::body::{self, OwnBody};
+use super::limit::Limit;
 use super::schedule::BatchLimits;
 use super::{DestinationError, Outcome, Outgoing, Publisher, Sealed, data_type};
 use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchResultEntry};
 use envelope::group_id;
 use std::io::Write as _;
+use std::sync::{Arc, OnceLock};
 
-/// A queue's limit when it does not say (SQS quotas); every real queue says.
-const DEFAULT_LIMIT: usize = 262_144;
-
-/// One SQS queue.
+/// One SQS queue. Clones share what was learned.
 #[derive(Clone, Debug)]
 pub(crate) struct Queue {
     client: aws_sdk_sqs::Client,
-    /// The queue's name, for a queue that was given by its ARN: its URL is asked for.
-    name: Option<String>,
-    url: String,
+    /// As it was given.
+    address: String,
     /// Where it is reached, for errors.
     host: String,
     fifo: bool,
-    limits: BatchLimits,
+    learned: Arc<Learned>,
+}
+
+#[derive(Debug, Default)]
+struct Learned {
+    /// Empty until a queue that was given by its ARN has told it.
+    url: OnceLock<String>,
+    limit: Limit,
 }
 
 impl Queue {
     pub(crate) fn by_url(config: &aws_config::SdkConfig, url: String) -> Self {
-        let fifo = url.ends_with(".fifo");
-        let limits = BatchLimits { entries: 10, bytes: DEFAULT_LIMIT, claim_check: None };
+        let queue = Self::by_arn(config, url.clone());
+        // New, so it is empty.
+        let _ = queue.learned.url.set(url);
+        queue
+    }
+
+    pub(crate) fn by_arn(config: &aws_config::SdkConfig, arn: String) -> Self {
+        let fifo = arn.ends_with(".fifo");
         let host = super::cause::host(config, "sqs");
         let config = aws_sdk_sqs::config::Builder::from(config)
             .interceptor(OwnBody { content_type: "application/x-amz-json-1.0" });
         let client = aws_sdk_sqs::Client::from_conf(config.build());
-        Self { client, name: None, url, host, fifo, limits }
+        Self { client, address: arn, host, fifo, learned: Arc::default() }
     }
 
-    pub(crate) fn by_arn(config: &aws_config::SdkConfig, arn: &str) -> Self {
-        let name = arn.rsplit(':').next().unwrap_or(arn).to_owned();
-        Self { name: Some(name), ..Self::by_url(config, arn.to_owned()) }
-    }
-
-    /// Asks the queue for its limits: proof that it is there, too.
-    pub(crate) async fn learn_limits(&mut self) -> Result<(), DestinationError> {
-        if let Some(name) = &self.name {
-            let answer = self
-                .client
-                .get_queue_url()
-                .queue_name(name)
-                .send()
-                .await
-                .map_err(|e| answer::asked(&e, &self.host))?;
-            self.url = answer.queue_url().unwrap_or(&self.url).to_owned();
-            self.name = None;
+    async fn ask_for_url(&self) -> Result<&str, DestinationError> {
+        if let Some(url) = self.learned.url.get() {
+            return Ok(url);
         }
-        let wanted = QueueAttributeName::MaximumMessageSize;
-        let request =
-            self.client.get_queue_attributes().queue_url(&self.url).attribute_names(wanted.clone());
+        // arn:partition:sqs:region:account:name
+        let mut parts = self.address.rsplit(':');
+        let (name, account) = (parts.next(), parts.next());
+        let request = self
+            .client
+            .get_queue_url()
+            .set_queue_name(name.map(str::to_owned))
+            .set_queue_owner_aws_account_id(account.map(str::to_owned));
         let answer = request.send().await.map_err(|e| answer::asked(&e, &self.host))?;
-        let set = answer.attributes().and_then(|a| a.get(&wanted)?.parse().ok());
-        self.limits.bytes = set.unwrap_or(DEFAULT_LIMIT);
-        Ok(())
+        let url = answer.queue_url().ok_or_else(|| DestinationError::Asked {
+            code: "unanswered".to_owned(),
+            message: "the answer does not name the queue's URL".to_owned(),
+        })?;
+        Ok(self.learned.url.get_or_init(|| url.to_owned()))
     }
 
     /// The parameters of `SendMessageBatch` (SQS API reference, AWS JSON protocol 1.0); an
     /// entry's id is its place in the batch.
-    fn body(&self, batch: &[&Outgoing]) -> Vec<u8> {
+    fn body(&self, url: &str, batch: &[&Outgoing]) -> Vec<u8> {
         // A text grows by the backslashes before its quotes.
         let room = batch.iter().map(|outgoing| outgoing.bytes() * 5 / 4 + 768).sum();
         let mut body = Vec::with_capacity(room);
         body.extend_from_slice(b"{\"QueueUrl\":");
-        string(&self.url, &mut body);
+        string(url, &mut body);
         body.extend_from_slice(b",\"Entries\":[");
         for (id, outgoing) in batch.iter().enumerate() {
             let comma = if id == 0 { "" } else { "," };
@@ -107,8 +111,12 @@ fn string(text: &str, out: &mut Vec<u8>) {
 
 impl Publisher for Queue {
     async fn publish(&self, batch: &[&Outgoing]) -> Vec<Outcome> {
-        let request = self.client.send_message_batch().queue_url(&self.url);
-        let answer = match body::with(self.body(batch), request.send()).await {
+        let Some(url) = self.learned.url.get() else {
+            let message = "the URL of the queue is not known yet";
+            return Outcome::all(batch, "unresolved", message, true);
+        };
+        let request = self.client.send_message_batch().queue_url(url);
+        let answer = match body::with(self.body(url, batch), request.send()).await {
             Ok(answer) => answer,
             Err(error) => return answer::failed(batch, &error, &self.host),
         };
@@ -123,11 +131,26 @@ impl Publisher for Queue {
     }
 
     fn limits(&self) -> BatchLimits {
-        self.limits
+        self.learned.limit.limits()
+    }
+
+    async fn learn_limits(&self) -> Result<(), DestinationError> {
+        let url = self.ask_for_url().await?;
+        let wanted = QueueAttributeName::MaximumMessageSize;
+        let request =
+            self.client.get_queue_attributes().queue_url(url).attribute_names(wanted.clone());
+        let answer = request.send().await.map_err(|e| answer::asked(&e, &self.host))?;
+        let set = answer.attributes().and_then(|a| a.get(&wanted)?.parse().ok());
+        self.learned.limit.learned(set);
+        Ok(())
+    }
+
+    fn is_known(&self) -> bool {
+        self.learned.url.get().is_some()
     }
 
     fn name(&self) -> &str {
-        &self.url
+        &self.address
     }
 }
 
@@ -162,10 +185,10 @@ mod tests {
         let batch = batch();
         let entries = batch.iter().enumerate().map(|(id, o)| entry(id, &o.event)).collect();
         let client = aws_sdk_sqs::Client::from_conf(config.build());
-        let request = client.send_message_batch().queue_url(&queue.url);
+        let request = client.send_message_batch().queue_url(&queue.address);
         request.set_entries(Some(entries)).send().await.unwrap_err();
         let json = |body: &[u8]| serde_json::from_slice::<serde_json::Value>(body).unwrap();
-        let ours = json(&queue.body(&batch.iter().collect::<Vec<_>>()));
+        let ours = json(&queue.body(&queue.address, &batch.iter().collect::<Vec<_>>()));
         assert_eq!(ours, json(&written.0.lock().unwrap()));
     }
 }

@@ -82,8 +82,7 @@ pub(crate) async fn run(client: Client) -> Result<()> {
     match client {
         Client::Relay(mut options) => match options.to.take() {
             Some(address) => {
-                let mut destination =
-                    Destination::new(&aws_config(address.region()).await, address);
+                let destination = Destination::new(&aws_config(address.region()).await, address);
                 destination.learn_limits().await?;
                 relay(options, destination).await
             }

@@ -114,6 +114,14 @@ impl<P: Publisher> Publisher for Watched<P> {
         self.inner.limits()
     }
 
+    async fn learn_limits(&self) -> Result<(), relay::publish::DestinationError> {
+        self.inner.learn_limits().await
+    }
+
+    fn is_known(&self) -> bool {
+        self.inner.is_known()
+    }
+
     fn name(&self) -> &str {
         self.inner.name()
     }

@@ -89,7 +89,8 @@ impl Broker {
     }
 
     fn target(&self, key: &str, name: &str, limit: usize) {
-        let target = Target { fifo: name.ends_with(".fifo"), limit, deduplicates: true };
+        let target =
+            Target { fifo: name.ends_with(".fifo"), limit, deduplicates: true, asked: None };
         self.shared.state().targets.insert(key.to_owned(), target);
     }
 

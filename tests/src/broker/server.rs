@@ -146,7 +146,11 @@ async fn answer_sns(shared: &Shared, fields: &sns::Fields) -> Response<Body> {
         shared.state().requests += 1;
         return Protocol::Sns.refuse(404, &refusal("NotFound", "Topic does not exist"));
     };
-    match fields.get("Action").map(String::as_str) {
+    let action = fields.get("Action").map(String::as_str);
+    if let (Some("GetTopicAttributes"), Some(code)) = (action, topic.asked) {
+        return Protocol::Sns.refuse(403, &refusal(code, "The role may not ask"));
+    }
+    match action {
         Some("GetTopicAttributes") => {
             // Returned only where it was set, as AWS does.
             let limit = Some(topic.limit).filter(|limit| *limit != 262_144);
@@ -171,6 +175,9 @@ async fn answer_sqs(shared: &Shared, action: &str, request: &Value) -> Response<
         response.headers_mut().insert("x-amzn-query-error", code);
         return response;
     };
+    if let ("GetQueueUrl" | "GetQueueAttributes", Some(code)) = (action, queue.asked) {
+        return Protocol::Sqs.refuse(403, &refusal(code, "The role may not ask"));
+    }
     let ok = |value: Value| Protocol::Sqs.respond(200, value.to_string());
     match action {
         "GetQueueUrl" => ok(json!({ "QueueUrl": format!("http://localhost/000000000000/{name}") })),

@@ -31,6 +31,8 @@ pub struct Target {
     pub limit: usize,
     /// Whether repeats are recognised; off, to see what a consumer does with them.
     pub deduplicates: bool,
+    /// Refuses to tell of itself, with this code; what is sent it takes.
+    pub asked: Option<&'static str>,
 }
 
 /// A message in a queue.

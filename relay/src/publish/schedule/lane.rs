@@ -37,6 +37,8 @@ struct Waiting {
 pub enum Verdict {
     /// It was answered, whatever became of its entries.
     Answered,
+    /// Nothing of it was sent: its claim checks could not be put.
+    NotAsked,
     /// It was answered, and the destination wants fewer of them.
     Throttled,
     /// It failed as a whole.
@@ -63,6 +65,8 @@ pub(super) struct Lane {
     breaker: Breaker,
     /// Nothing is sent any more: an entry was refused and the operator wants to see it first.
     halted: bool,
+    /// Nothing is sent yet: the destination's address is not known.
+    nowhere: bool,
     /// Entries from push to done, and their weight.
     held: usize,
     weight: usize,
@@ -83,6 +87,7 @@ impl Lane {
             concurrency: Concurrency::new(rules.requests),
             breaker: Breaker::default(),
             halted: false,
+            nowhere: false,
             held: 0,
             weight: 0,
         }
@@ -126,8 +131,9 @@ impl Lane {
     fn first(&self, key: usize) -> Option<(usize, bool)> {
         let first = &self.entries[self.keys[key].first?].entry;
         // What goes to S3 first is no reason for others to wait.
-        let alone = first.alone || self.limits.is_claimed(first);
-        Some((self.limits.in_request(first), alone))
+        let size = self.limits.in_request(first);
+        let alone = first.alone || self.limits.is_claimed(first) || size > self.limits.bytes;
+        Some((size, alone))
     }
 
     fn take_first(&mut self, key: usize) -> Option<InFlight> {
@@ -144,7 +150,7 @@ impl Lane {
     /// How many requests may be in flight now.
     fn allowed(&self, now: Instant) -> usize {
         match self.breaker.gate(now) {
-            _ if self.halted => 0,
+            _ if self.halted || self.nowhere => 0,
             Gate::Closed => self.concurrency.allowed(),
             // Those that were under way when it opened do not hold back the one that tries.
             Gate::Probe => usize::MAX,
@@ -157,7 +163,7 @@ impl Lane {
     pub(super) fn wants_more(&self) -> bool {
         const A_FEW: usize = 1000;
         let soon = self.concurrency.allowed() * self.limits.entries + A_FEW;
-        self.ready.len() < soon || self.halted || self.breaker.is_open()
+        self.ready.len() < soon || self.halted || self.nowhere || self.breaker.is_open()
     }
 
     pub(super) fn next(&mut self, now: Instant) -> Option<Work> {
@@ -196,7 +202,7 @@ impl Lane {
                 self.ready.pop_front();
                 continue;
             };
-            let too_large = size > self.limits.bytes;
+            let too_large = size > self.limits.largest;
             if !batch.is_empty() && (alone || too_large || bytes + size > self.limits.bytes) {
                 break;
             }
@@ -217,7 +223,11 @@ impl Lane {
     /// Where entries of one key may share a request: what is left of it is filled with those
     /// that follow.
     fn more_of_the_same(&mut self, mut batch: Vec<InFlight>) -> Vec<InFlight> {
-        let alone = |held: &InFlight| held.entry.alone || self.limits.is_claimed(&held.entry);
+        let alone = |held: &InFlight| {
+            held.entry.alone
+                || self.limits.is_claimed(&held.entry)
+                || self.limits.in_request(&held.entry) > self.limits.bytes
+        };
         let alone = batch.first().is_none_or(alone);
         if self.ordering != Ordering::PerKeyTogether || alone {
             return batch;
@@ -241,7 +251,7 @@ impl Lane {
     pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
         if let Gate::Open(until) = self.breaker.gate(now) {
             let waits = !self.ready.is_empty() || !self.later.is_empty();
-            return (waits && !self.halted).then_some(until);
+            return (waits && !self.halted && !self.nowhere).then_some(until);
         }
         if self.requests >= self.allowed(now) {
             return None;
@@ -261,6 +271,7 @@ impl Lane {
         self.requests = self.requests.saturating_sub(1);
         match verdict {
             Verdict::Answered => self.concurrency.answered(ticket, now),
+            Verdict::NotAsked => {}
             Verdict::Throttled | Verdict::Failed { .. } => self.concurrency.overloaded(ticket),
         }
         match verdict {
@@ -268,6 +279,10 @@ impl Lane {
             // Too fast even with as few as may be: only a pause can help.
             Verdict::Throttled if self.concurrency.is_least() => {
                 self.breaker.failed(false, now, random)
+            }
+            Verdict::NotAsked => {
+                self.breaker.not_asked();
+                None
             }
             Verdict::Answered | Verdict::Throttled => self.breaker.answered(),
         }
@@ -287,6 +302,11 @@ impl Lane {
         self.held -= 1;
         self.weight = self.weight.saturating_sub(held.entry.weight());
         self.came_back(held.key);
+    }
+
+    /// So many bytes of an entry that is in flight are held elsewhere now.
+    pub(super) fn freed(&mut self, bytes: usize) {
+        self.weight = self.weight.saturating_sub(bytes);
     }
 
     pub(super) fn retry(&mut self, held: InFlight, at: Instant) {
@@ -322,6 +342,10 @@ impl Lane {
         self.breaker.failures()
     }
 
+    pub(super) fn set_limits(&mut self, limits: BatchLimits, known: bool) {
+        (self.limits, self.nowhere) = (limits, !known);
+    }
+
     pub(super) fn halt(&mut self) {
         self.halted = true;
     }
@@ -333,7 +357,7 @@ impl Lane {
             requests: self.requests,
             allowed: self.concurrency.allowed(),
             open: self.breaker.is_open(),
-            halted: self.halted,
+            halted: self.halted || self.nowhere,
         }
     }
 
@@ -356,6 +380,6 @@ pub struct LaneState {
     pub allowed: usize,
     /// Whether its breaker is open: it does not take events now.
     pub open: bool,
-    /// Whether it was stopped for an event that it refused.
+    /// Whether it was stopped for an event that it refused, or its address is not known yet.
     pub halted: bool,
 }

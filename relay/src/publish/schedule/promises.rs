@@ -9,7 +9,8 @@ use envelope::{Format, Position};
 use std::time::Duration;
 use uuid::Uuid;
 
-const LIMITS: BatchLimits = BatchLimits { entries: 10, bytes: 1000, claim_check: None };
+const LIMITS: BatchLimits =
+    BatchLimits { entries: 10, bytes: 1000, largest: 1000, claim_check: None };
 
 fn lane(ordering: Ordering) -> Lane {
     Lane { limits: LIMITS, ordering, requests: 8..=8 }
@@ -246,4 +247,39 @@ fn a_million_keys_leave_nothing_behind() {
         }
     }
     assert_eq!((schedule.len(), schedule.weight(), schedule.lanes[0].keys()), (0, 0, 0));
+}
+
+#[test]
+fn while_a_limit_is_not_known_a_large_entry_goes_alone_and_is_judged_by_the_broker() {
+    let now = Instant::now();
+    let limits = BatchLimits { largest: 5000, ..LIMITS };
+    let mut schedule = Schedule::new([Lane { limits, ..lane(Ordering::PerKeyTogether) }], 1 << 20);
+    for (ordinal, (key, bytes)) in
+        (0..).zip([("a", 1), ("b", 2000), ("b", 1), ("c", 1), ("d", 6000)])
+    {
+        schedule.push(entry(0, key, ordinal, bytes));
+    }
+    assert_eq!(ordinals(&sent(schedule.next(now)).0), [0]);
+    assert_eq!(ordinals(&sent(schedule.next(now)).0), [1], "alone");
+    assert_eq!(ordinals(&sent(schedule.next(now)).0), [3]);
+    let Some(Work::TooLarge(large)) = schedule.next(now) else { panic!("expected TooLarge") };
+    // By now the limit is known, and larger: looked at again, it goes.
+    let known = BatchLimits { bytes: 8000, largest: 8000, ..LIMITS };
+    schedule.set_limits(DestinationId(0), known, true);
+    schedule.put_back(large, now);
+    assert_eq!(ordinals(&sent(schedule.next(now)).0), [4]);
+}
+
+#[test]
+fn a_destination_whose_address_is_not_known_yet_gets_nothing_and_stops_no_other() {
+    let now = Instant::now();
+    let mut schedule = Schedule::new([lane(Ordering::PerKey), lane(Ordering::PerKey)], 1 << 20);
+    schedule.set_limits(DestinationId(0), LIMITS, false);
+    schedule.push(entry(0, "a", 0, 1));
+    schedule.push(entry(1, "a", 1, 1));
+    assert_eq!(ordinals(&sent(schedule.next(now)).0), [1]);
+    assert!(schedule.next(now).is_none() && schedule.wake_at(now).is_none());
+    assert!(schedule.wants_more());
+    schedule.set_limits(DestinationId(0), LIMITS, true);
+    assert_eq!(ordinals(&sent(schedule.next(now)).0), [0]);
 }
