@@ -11,6 +11,8 @@ use tokio::net::TcpListener;
 pub enum Behaviour {
     /// Takes it and answers with this status.
     Answer(u16),
+    /// Takes it and answers with this status and this `Retry-After`.
+    AnswerLater(u16, &'static str),
     /// Takes it and closes the connection without a word.
     HangUp,
     /// Takes it and says nothing for as long as the caller waits.
@@ -120,6 +122,13 @@ impl Receiver {
         match behaviour {
             Behaviour::Answer(status) => {
                 let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.ok()?;
+                stream.shutdown().await.ok()
+            }
+            Behaviour::AnswerLater(status, after) => {
+                let answer = format!(
+                    "HTTP/1.1 {status} X\r\nretry-after: {after}\r\ncontent-length: 0\r\n\r\n"
+                );
                 stream.write_all(answer.as_bytes()).await.ok()?;
                 stream.shutdown().await.ok()
             }

@@ -11,16 +11,18 @@ use crate::awaited;
 use crate::batch::Outcome;
 use crate::database::Session;
 use crate::effect;
-use crate::error::is_unique_violation;
-use crate::handler::{Handler, Mode, Tx};
+use crate::error::{Error, is_unique_violation, may_be_read_only};
+use crate::handler::{Handler, HandlerError, Mode, Tx};
 use crate::inbox;
 use crate::ledger::{Entry, Recorded};
 use crate::record::Record;
 use crate::traces;
-use crate::undone::Undone;
+use crate::undone::{PANICKED, Undone};
 use crate::version::{self, Candidate, Progress, Verdict};
 use envelope::Event;
+use futures_util::FutureExt as _;
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use time::Date;
 use tracing::Instrument as _;
 use uuid::Uuid;
@@ -51,16 +53,28 @@ pub(crate) struct Manner<'a> {
 ///
 /// First as if each of them were new and the next of its aggregate, which takes no look at what
 /// is there before it is written. Where that turns out otherwise, the other way round.
+///
+/// A panic on the way (a value of the event that a conversion cannot take) is an error of it.
 pub(crate) async fn apply<H: Handler>(
     session: &mut Session,
     handler: &H,
     items: &[Item<'_>],
     manner: Manner<'_>,
 ) -> Result<Vec<Outcome>, Undone> {
+    let applied = AssertUnwindSafe(apply_all(session, handler, items, manner)).catch_unwind().await;
+    applied.unwrap_or(Err(Undone::Panicked))
+}
+
+async fn apply_all<H: Handler>(
+    session: &mut Session,
+    handler: &H,
+    items: &[Item<'_>],
+    manner: Manner<'_>,
+) -> Result<Vec<Outcome>, Undone> {
     for assume in [true, false] {
-        let performs = session.performs();
+        let (performs, begin) = (session.performs(), session.begin_sql());
         let (client, statements) = session.open();
-        let mut tx = Tx::to_begin(client, statements);
+        let mut tx = Tx::to_begin(client, statements, begin);
         tx.performs = performs;
         let worked = match judge(&mut tx, handler, items, assume).await {
             Ok(Some(judged)) => carry_out(&mut tx, handler, items, judged, manner).await.map(Some),
@@ -82,11 +96,21 @@ pub(crate) async fn apply<H: Handler>(
             Err(undone @ Undone::NotBegun(_)) => return Err(undone),
             Err(undone) => {
                 session.rollback().await;
-                return Err(undone);
+                return Err(of_server(session, undone).await);
             }
         }
     }
     Err(Undone::Overtaken)
+}
+
+/// The same, or that the server takes no writes, where that is behind it.
+async fn of_server(session: &Session, undone: Undone) -> Undone {
+    match undone {
+        Undone::Db(error) if may_be_read_only(&error) && !session.takes_writes().await => {
+            Undone::Unfit(Error::ReadOnly)
+        }
+        undone => undone,
+    }
 }
 
 /// The work of a transaction that has begun, up to its commit.
@@ -204,7 +228,10 @@ pub(crate) async fn handle<H: Handler>(
     let Item { event, record } = item;
     tx.begin_event(handler.name(), event);
     let span = traces::of_event(handler.name(), item, tx.traceparent());
-    let handled = handler.handle(event, tx).instrument(span.clone()).await;
+    let handled = AssertUnwindSafe(handler.handle(event, tx).instrument(span.clone()));
+    // What a handler that panics has written is rolled back, like that of one that fails.
+    let handled = handled.catch_unwind().await;
+    let handled = handled.unwrap_or_else(|_| Err(HandlerError::Retry(PANICKED.to_owned())));
     if let Err(error) = &handled {
         traces::event_failed(&span, error);
     }
@@ -259,7 +286,7 @@ impl News {
             })
             .map(|(item, _)| item.event)
             .collect();
-        let changed = inbox::changed(tx, name, &repeated).await?;
+        let changed = inbox::changed(tx, name, &repeated).await.map_err(Undone::of_ours)?;
         Ok(Self { recorded, changed, horizon })
     }
 }

@@ -10,16 +10,29 @@ use tokio_postgres::Client;
 /// A connection that a frozen function has slept through may be dead without a word.
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
-/// The server runs what goes with it even where it fails, each statement by itself then. So those
-/// that write look whether the transaction is deferrable: that means nothing for one that writes,
-/// and a statement by itself is not.
-const BEGIN: &str = "begin deferrable";
+/// The BEGIN for a session with this `default_transaction_deferrable`.
+///
+/// BEGIN is pipelined with the first statements. If BEGIN fails, Postgres still runs them, each in a
+/// transaction of its own, which has the default. So BEGIN asks for the other value, and every
+/// pipelined write compares the two (`is_ours`): only our BEGIN makes them differ. For a
+/// transaction that writes, `deferrable` has no other meaning.
+pub(crate) fn begin_beside(default_is_deferrable: bool) -> &'static str {
+    if default_is_deferrable { "begin not deferrable" } else { "begin deferrable" }
+}
+
+/// The condition of a pipelined write: true within a transaction that [`begin_beside`] began.
+macro_rules! is_ours {
+    () => {
+        "current_setting('transaction_deferrable') <> current_setting('default_transaction_deferrable')"
+    };
+}
+pub(crate) use is_ours;
 
 /// Whether a transaction has begun.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Begin {
-    /// The first statements take it with them.
-    Due,
+    /// The first statements take this BEGIN with them.
+    Due(&'static str),
     Done,
 }
 
@@ -28,8 +41,8 @@ impl Begin {
     pub(crate) async fn send(self, client: &Client) -> Result<(), Undone> {
         match self {
             Self::Done => Ok(()),
-            Self::Due => {
-                let begun = tokio::time::timeout(LIMIT, client.batch_execute(BEGIN)).await;
+            Self::Due(begin) => {
+                let begun = tokio::time::timeout(LIMIT, client.batch_execute(begin)).await;
                 within_limit(begun).map_err(Undone::NotBegun)
             }
         }
@@ -42,7 +55,7 @@ pub(crate) fn within_limit<T>(
 ) -> Result<T, Error> {
     match begun {
         Ok(Ok(begun)) => Ok(begun),
-        Ok(Err(error)) => Err(Error::Lost(error)),
+        Ok(Err(error)) => Err(Error::of_ours(error)),
         Err(_) => Err(Error::Silent { seconds: LIMIT.as_secs() }),
     }
 }
@@ -81,6 +94,17 @@ mod tests {
         let written = "select (select count(*) from relay.inbox),
             (select sum(version)::bigint from relay.progress)";
         let mut statements = Statements::default();
+        // Whatever the role's default is.
+        let default = "set default_transaction_deferrable = on";
+        client.batch_execute(default).await.unwrap();
+        statements.run_all(&client, &[entry.step("p", false)]).await.unwrap();
+        let row = client.query_one(written, &[]).await.unwrap();
+        assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (0, 1));
+        client.batch_execute(super::begin_beside(true)).await.unwrap();
+        statements.run_all(&client, &[entry.step("p", false)]).await.unwrap();
+        let row = client.query_one(written, &[]).await.unwrap();
+        assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (1, 3));
+        client.batch_execute("rollback; reset default_transaction_deferrable").await.unwrap();
         for (begun, found) in [(false, (0, 1)), (true, (1, 3))] {
             statements.run_all(&client, &[entry.step("p", begun)]).await.unwrap();
             let row = client.query_one(written, &[]).await.unwrap();
@@ -88,7 +112,7 @@ mod tests {
         }
         client.batch_execute("truncate relay.inbox, relay.progress").await.unwrap();
         client.batch_execute(known).await.unwrap();
-        client.batch_execute(super::BEGIN).await.unwrap();
+        client.batch_execute(super::begin_beside(false)).await.unwrap();
         statements.run_all(&client, &[entry.step("p", false)]).await.unwrap();
         let row = client.query_one(written, &[]).await.unwrap();
         assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (1, 3));

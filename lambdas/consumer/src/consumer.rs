@@ -7,14 +7,15 @@ use crate::apply::{Item, Manner, apply};
 use crate::batch::{Batch, Outcome, Report};
 use crate::claim_check::{ClaimChecks, redeem};
 use crate::database::{Database, Session};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, Passed};
 use crate::effect::Effects;
 use crate::error::{Error, chain, describe, is_contention, is_lost, is_unique_violation};
 use crate::handler::Handler;
 use crate::metrics::Metrics;
 use crate::record::{Content, Record};
+use crate::seldom::Seldom;
 use crate::traces::{self, Traces};
-use crate::undone::Undone;
+use crate::undone::{PANICKED, Undone};
 use crate::version::sort_within_aggregates;
 use dsn::Dsn;
 use std::io::Write;
@@ -33,11 +34,23 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How one event came out.
-enum End {
+enum OneEnd {
     /// So, and it is not to come again before so long.
     Came(Outcome, Option<Duration>),
     /// There was no time left for it.
     OutOfTime,
+}
+
+/// Why a delivery ended before all was done.
+enum End {
+    Error(Error),
+    OutOfTime,
+}
+
+impl From<Passed> for End {
+    fn from(Passed: Passed) -> Self {
+        Self::OutOfTime
+    }
 }
 
 /// A handler with the read model that it writes to.
@@ -53,6 +66,10 @@ pub struct Consumer<H> {
     replays_seen: Option<Instant>,
     metrics: Option<Metrics>,
     traces: Traces,
+    /// What the read model is waited for, as far as it was logged.
+    waits_told: Seldom,
+    /// It was said that deliveries are too short for effects.
+    told_of_length: bool,
 }
 
 impl<H: Handler> Consumer<H> {
@@ -68,6 +85,8 @@ impl<H: Handler> Consumer<H> {
             replays_seen: None,
             metrics: None,
             traces: Traces::default(),
+            waits_told: Seldom::default(),
+            told_of_length: false,
         }
     }
 
@@ -194,20 +213,66 @@ impl<H: Handler> Consumer<H> {
         mut records: Vec<Record>,
         deadline: &Deadline,
     ) -> Result<Report, Error> {
-        redeem(self.claim_checks.as_ref(), &mut records).await;
+        self.warn_of_short_deliveries(deadline);
+        // Half of the time at most: the rest is for the events that are there.
+        redeem(self.claim_checks.as_ref(), &mut records, &deadline.half_way()).await;
         let mut batch = Batch::new(records);
         self.log_malformed(&batch);
+        match deadline
+            .before(async { self.apply_all(&mut batch, deadline).await.map_err(End::Error) })
+            .await
+        {
+            Ok(()) => {}
+            Err(End::Error(error)) => return Err(error),
+            Err(End::OutOfTime) => self.cut_short(&mut batch),
+        }
+        Ok(batch.finish())
+    }
+
+    /// All that a delivery does with its events and with the read model.
+    async fn apply_all(&mut self, batch: &mut Batch, deadline: &Deadline) -> Result<(), Error> {
         let open = batch.open();
         if !open.is_empty() {
             // Proves that the database can be reached; from here on each record has an end of its own.
             self.reach(deadline).await?;
-            if open.len() == 1 || !self.together(&mut batch, &open, &deadline.half_way()).await {
-                self.one_by_one(&mut batch, &open, deadline).await?;
+            if open.len() == 1 || !self.together(batch, &open, &deadline.half_way()).await {
+                self.one_by_one(batch, &open, deadline).await?;
             }
         }
         self.replay_when_asked(batch.records().is_empty(), deadline).await;
-        self.perform_effects(&mut batch, deadline.at()).await;
-        Ok(batch.finish())
+        self.perform_effects(batch, deadline).await;
+        Ok(())
+    }
+
+    /// The time was over in the middle of something that has no end of its own.
+    fn cut_short(&mut self, batch: &mut Batch) {
+        // An answer may be on its way still.
+        self.database.discard();
+        tracing::warn!(
+            projection = self.handler.name(),
+            "the delivery's time is over: what is not done goes back to the queue"
+        );
+        if self.effects.is_some() {
+            // Which of their effects are over is not known: the next delivery looks.
+            for at in batch.done_events() {
+                batch.settle(at, Outcome::Failed);
+            }
+        }
+    }
+
+    /// Says once that no effect will ever be performed in deliveries of this length.
+    fn warn_of_short_deliveries(&mut self, deadline: &Deadline) {
+        let (Some(effects), Some(end)) = (&self.effects, deadline.last()) else { return };
+        let (limit, has) = (effects.time_needed(), end.saturating_duration_since(Instant::now()));
+        if has < limit && !self.told_of_length {
+            self.told_of_length = true;
+            tracing::warn!(
+                projection = self.handler.name(),
+                needed_ms = limit.as_millis(),
+                found_ms = has.as_millis(),
+                "expected deliveries as long as one effect may take, found shorter ones: no effect is ever performed, and their messages go to the dead-letter queue; raise the function's timeout (a worker: the queue's visibility timeout), or lower Effects::limit"
+            );
+        }
     }
 
     fn log_report(&self, report: &Report, took: Duration) {
@@ -228,20 +293,41 @@ impl<H: Handler> Consumer<H> {
     /// Connects, and tries again while there is time for it.
     async fn reach(&mut self, deadline: &Deadline) -> Result<(), Error> {
         // As it stands now: messages are not held any longer for a read model that is down.
-        let deadline = deadline.at();
+        let deadline = Deadline::fixed(deadline.at());
         let mut pause = FIRST_PAUSE;
         loop {
-            let Err(error) = self.database.session(self.handler.name()).await else {
+            let session = self.database.session(self.handler.name());
+            let Err(error) = deadline.before(async { session.await.map(drop) }).await else {
                 return Ok(());
             };
-            let again = Instant::now() + pause;
-            if !error.may_pass() || deadline.is_none_or(|deadline| again >= deadline) {
+            if !self.wait_for_read_model(&error, &mut pause, &deadline).await {
                 return Err(error);
             }
-            tracing::warn!(error = chain(&error), "the read model is waited for");
-            tokio::time::sleep_until(again).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Waits before the read model is tried again; false where there is no time for that.
+    async fn wait_for_read_model(
+        &mut self,
+        error: &Error,
+        pause: &mut Duration,
+        deadline: &Deadline,
+    ) -> bool {
+        if self.waits_told.may_tell(error.kind()) {
+            let error = chain(error);
+            tracing::warn!(
+                projection = self.handler.name(),
+                error,
+                "the read model is waited for; the events are held while there is time"
+            );
+        }
+        let again = Instant::now() + *pause;
+        *pause = (*pause * 2).min(LONGEST_PAUSE);
+        let waits = deadline.at().is_some_and(|end| again < end);
+        if waits {
+            tokio::time::sleep_until(again).await;
+        }
+        waits
     }
 
     /// The whole batch in one transaction; false if it was rolled back.
@@ -255,10 +341,13 @@ impl<H: Handler> Consumer<H> {
             order = items.iter().map(|(at, _)| *at).collect();
             let items: Vec<Item<'_>> = items.into_iter().map(|(_, item)| item).collect();
             let manner = Manner { park: None, receives: self.park_after };
-            match self.database.session(self.handler.name()).await {
-                Ok(session) => deadline.before(apply(session, &self.handler, &items, manner)).await,
-                Err(error) => Err(Undone::NotBegun(error)),
-            }
+            deadline
+                .before(async {
+                    let session = self.database.session(self.handler.name()).await;
+                    let session = session.map_err(Undone::NotBegun)?;
+                    apply(session, &self.handler, &items, manner).await
+                })
+                .await
         };
         match result {
             Ok(outcomes) => {
@@ -297,13 +386,14 @@ impl<H: Handler> Consumer<H> {
             }
             let Some(one) = item(batch, at) else { continue };
             match self.one(one, deadline).await {
-                Ok(End::OutOfTime) => {
-                    tracing::warn!(
-                        "the time is over: the rest of the batch goes back to the queue"
+                Ok(OneEnd::OutOfTime) => {
+                    self.log(
+                        one,
+                        "the time was over before the event had its effect: it goes back to the queue, with the rest of the batch",
                     );
                     return Ok(());
                 }
-                Ok(End::Came(outcome, delay)) => {
+                Ok(OneEnd::Came(outcome, delay)) => {
                     done_any = true;
                     batch.settle(at, outcome);
                     if let Some(delay) = delay {
@@ -326,11 +416,12 @@ impl<H: Handler> Consumer<H> {
 
     /// One event: again at once where another transaction or a broken
     /// connection was in the way, parked where the handler refuses it.
-    async fn one(&mut self, item: Item<'_>, deadline: &Deadline) -> Result<End, Error> {
+    async fn one(&mut self, item: Item<'_>, deadline: &Deadline) -> Result<OneEnd, Error> {
         let mut park: Option<String> = None;
-        let mut tries = 0;
+        let (mut tries, mut pause) = (0, FIRST_PAUSE);
         loop {
             tries += 1;
+            self.reach(deadline).await?;
             let session = self.database.session(self.handler.name()).await?;
             let manner = Manner { park: park.as_deref(), receives: self.park_after };
             let applied = deadline.before(apply(session, &self.handler, &[item], manner)).await;
@@ -340,14 +431,21 @@ impl<H: Handler> Consumer<H> {
                     if outcome == Outcome::Parked {
                         self.log(item, "parked: see relay.parked for the event and the reason");
                     }
-                    return Ok(End::Came(outcome, None));
+                    return Ok(OneEnd::Came(outcome, None));
                 }
                 Err(undone) => undone,
             };
             self.clear_up(&undone);
             let again = tries < TRIES;
             let (reason, delay) = match undone {
-                Undone::OutOfTime => return Ok(End::OutOfTime),
+                Undone::OutOfTime => return Ok(OneEnd::OutOfTime),
+                // Not the event's fault, so it is held. The first time a connection made anew may do.
+                Undone::Unfit(error) => {
+                    if tries > 1 && !self.wait_for_read_model(&error, &mut pause, deadline).await {
+                        return Err(error);
+                    }
+                    continue;
+                }
                 Undone::Reject(reason) if park.is_none() => {
                     park = Some(reason);
                     continue;
@@ -364,6 +462,7 @@ impl<H: Handler> Consumer<H> {
                 Undone::Retry(reason, delay) => (reason, delay),
                 Undone::Reject(reason) => (reason, None),
                 Undone::Db(error) => (describe(&error), None),
+                Undone::Panicked => (PANICKED.to_owned(), None),
                 Undone::Overtaken => ("other hosts are working on its aggregate".to_owned(), None),
             };
             let received = item.record.receive_count;
@@ -373,13 +472,16 @@ impl<H: Handler> Consumer<H> {
                 continue;
             }
             self.log(item, &format!("to be retried: {reason}"));
-            return Ok(End::Came(Outcome::Failed, delay));
+            return Ok(OneEnd::Came(Outcome::Failed, delay));
         }
     }
 
     /// Sees whether parked events are to be replayed, from time to time or when told to.
     async fn replay_when_asked(&mut self, now: bool, deadline: &Deadline) {
         if !now && self.replays_seen.is_some_and(|at| at.elapsed() < BETWEEN_REPLAYS) {
+            return;
+        }
+        if deadline.has_passed() {
             return;
         }
         self.replays_seen = Some(Instant::now());
@@ -410,7 +512,9 @@ impl<H: Handler> Consumer<H> {
     pub(crate) fn clear_up(&mut self, undone: &Undone) {
         match undone {
             // What was cut off may still be at work on the server's side of the connection.
-            Undone::NotBegun(_) | Undone::OutOfTime => self.database.discard(),
+            Undone::NotBegun(_) | Undone::Unfit(_) | Undone::OutOfTime | Undone::Panicked => {
+                self.database.discard();
+            }
             Undone::Db(error) if is_lost(error) => self.database.discard(),
             Undone::Db(_) => self.database.forget_statements(),
             Undone::Retry(..) | Undone::Reject(_) | Undone::Overtaken => {}

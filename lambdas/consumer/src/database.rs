@@ -3,15 +3,17 @@
 //! Knows: when a connection has to be made anew, and the daily upkeep of the
 //! inbox. Must not know: events, handlers, queues.
 
-use crate::begin::{self, within_limit};
+use crate::begin::{self, begin_beside, within_limit};
 use crate::error::{self, Error};
 use crate::statements::Statements;
+use crate::{effect, inbox, ledger};
 use dsn::Dsn;
+use futures_util::future::join3;
 use std::fmt;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::{Client, SimpleQueryMessage, Transaction};
 
 /// A connection that is given up in the middle of a statement ends it, and with it the locks that
 /// the next one would wait for. Not every server's system can.
@@ -19,6 +21,23 @@ const END_WITH_US: &str = "set client_connection_check_interval = '500ms'";
 
 /// How often the inbox's partitions are seen to.
 const UPKEEP: Duration = Duration::from_hours(24);
+
+/// How long that may take. It waits 2 s for each lock.
+const UPKEEP_LIMIT: Duration = Duration::from_secs(20);
+
+/// The most that a rollback may take before the connection is given up instead.
+const ROLLBACK_LIMIT: Duration = Duration::from_secs(5);
+
+/// Whether the server takes writes, what BEGIN must differ from, and that the role may read the tables.
+const PROBE: &str = "select current_setting('transaction_read_only'),
+      current_setting('default_transaction_deferrable'),
+      (select count(*) from (
+        select from relay.inbox, relay.progress, relay.parked, relay.inbox_horizon limit 0) as tables)";
+
+/// Statements that name every column which the consumer writes; the last is for effects. Postgres
+/// reads them without running them: tables of an earlier version are found out before an event is
+/// taken.
+const NEEDED: [&str; 3] = [ledger::MOVED_AND_NEW, inbox::PARK, effect::NOTE];
 
 /// A read model: where it is, and the connection to it while there is one.
 pub(crate) struct Database {
@@ -38,6 +57,8 @@ pub(crate) struct Session {
     statements: Statements,
     driver: JoinHandle<()>,
     performs: bool,
+    /// How its transactions begin.
+    begin: &'static str,
     /// A transaction was opened and nobody has seen its end: the connection is of no more use.
     open: bool,
 }
@@ -75,7 +96,13 @@ impl Database {
         };
         if self.kept_up.is_none_or(|at| at.elapsed() >= UPKEEP) {
             self.kept_up = Some(Instant::now());
-            maintain(&mut session.client).await;
+            if tokio::time::timeout(UPKEEP_LIMIT, maintain(&mut session.client)).await.is_err() {
+                tracing::warn!(
+                    "expected the upkeep of the inbox's partitions to end within {} s, found no end; it is tried again tomorrow",
+                    UPKEEP_LIMIT.as_secs()
+                );
+                session = self.open(application_name).await?;
+            }
         }
         Ok(self.session.insert(session))
     }
@@ -83,29 +110,16 @@ impl Database {
     async fn open(&self, application_name: &str) -> Result<Session, Error> {
         let (client, driver) = self.dsn.connect(application_name).await?;
         tracing::debug!(read_model = %self.dsn, "connected");
-        let session = Session {
+        let mut session = Session {
             client,
             statements: Statements::new(self.pooled),
             driver,
             performs: self.performs,
+            begin: begin_beside(false),
             open: false,
         };
-        if !self.pooled
-            && let Err(error) = session.client.batch_execute(END_WITH_US).await
-        {
-            tracing::debug!(%error, "the server does not look whether its clients are there");
-        }
-        session
-            .client
-            .batch_execute("select from relay.inbox, relay.progress, relay.parked, relay.inbox_horizon limit 0")
-            .await
-            .map_err(|error| {
-                if error::is_missing(&error) {
-                    Error::NotInitialised(error)
-                } else {
-                    Error::Lost(error)
-                }
-            })?;
+        let proven = tokio::time::timeout(begin::LIMIT, session.prove()).await;
+        proven.unwrap_or(Err(Error::Silent { seconds: begin::LIMIT.as_secs() }))?;
         Ok(session)
     }
 
@@ -125,6 +139,49 @@ impl Database {
 impl Session {
     fn is_usable(&self) -> bool {
         !self.open && !self.client.is_closed()
+    }
+
+    /// Sees that the server takes writes, and that the tables are there, as this version needs them.
+    async fn prove(&mut self) -> Result<(), Error> {
+        let needed = if self.performs { &NEEDED[..] } else { &NEEDED[..NEEDED.len() - 1] };
+        if self.statements.are_pooled() {
+            // In a transaction, so that the pooler keeps to one server connection.
+            let (transaction, statements) = self.begin().await?;
+            let probed = transaction.client().simple_query(PROBE).await;
+            let prepared = statements.prepare(transaction.client(), needed).await;
+            statements.clear();
+            let begin = judge(probed, prepared)?;
+            transaction.commit().await.map_err(Error::of_ours)?;
+            self.begin = begin;
+            return Ok(());
+        }
+        // In one round trip.
+        let (set, probed, prepared) = join3(
+            self.client.batch_execute(END_WITH_US),
+            self.client.simple_query(PROBE),
+            self.statements.prepare(&self.client, needed),
+        )
+        .await;
+        if let Err(error) = set {
+            let error = error::describe(&error);
+            tracing::debug!(error, "the server does not look whether its clients are there");
+        }
+        self.begin = judge(probed, prepared)?;
+        Ok(())
+    }
+
+    /// The BEGIN that goes with the first statements of a transaction.
+    pub(crate) fn begin_sql(&self) -> &'static str {
+        self.begin
+    }
+
+    /// Whether the server takes writes, as far as it answers. To be asked outside of transactions.
+    pub(crate) async fn takes_writes(&self) -> bool {
+        let asked = self.client.simple_query("show transaction_read_only");
+        match tokio::time::timeout(begin::LIMIT, asked).await {
+            Ok(Ok(answer)) => !is_on(&answer, 0),
+            Ok(Err(_)) | Err(_) => true,
+        }
     }
 
     /// Whether handlers may ask for effects outside the database.
@@ -155,11 +212,37 @@ impl Session {
 
     /// Rolls back what was opened; where that fails, the next use makes a new connection.
     pub(crate) async fn rollback(&mut self) {
-        match self.client.batch_execute("rollback").await {
-            Ok(()) => self.open = false,
-            Err(error) => tracing::debug!(%error, "the rollback was not acknowledged"),
+        let rolled_back = self.client.batch_execute("rollback");
+        match tokio::time::timeout(ROLLBACK_LIMIT, rolled_back).await {
+            Ok(Ok(())) => self.open = false,
+            Ok(Err(error)) => {
+                let error = error::describe(&error);
+                tracing::debug!(error, "the rollback was not acknowledged");
+            }
+            Err(_) => tracing::debug!("the rollback was not acknowledged in time"),
         }
     }
+}
+
+/// Whether a setting is on, by the row that shows it.
+fn is_on(answer: &[SimpleQueryMessage], column: usize) -> bool {
+    answer.iter().any(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(column) == Some("on"),
+        _ => false,
+    })
+}
+
+/// How transactions begin on a server that can be worked with, by its answers.
+fn judge(
+    probed: Result<Vec<SimpleQueryMessage>, tokio_postgres::Error>,
+    prepared: Result<(), tokio_postgres::Error>,
+) -> Result<&'static str, Error> {
+    let answer = probed.map_err(Error::of_ours)?;
+    if is_on(&answer, 0) {
+        return Err(Error::ReadOnly);
+    }
+    prepared.map_err(Error::of_ours)?;
+    Ok(begin_beside(is_on(&answer, 1)))
 }
 
 impl Drop for Session {

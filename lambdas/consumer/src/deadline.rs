@@ -1,12 +1,15 @@
-//! The end of a delivery, and what is rolled back at it.
+//! The end of a delivery.
 //!
 //! Knows: that a host which can hold its messages for longer moves the end. Must not know: how it
 //! holds them, what is done until then.
 
-use crate::undone::Undone;
 use std::future::{Future, pending};
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+/// The end came before the work was done.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Passed;
 
 /// When the work must be done: the earlier of an end that stands and one that may move.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +36,11 @@ impl Deadline {
         [self.fixed, moving].into_iter().flatten().min()
     }
 
+    /// When it is at the latest, however its host moves it.
+    pub(crate) fn last(&self) -> Option<Instant> {
+        self.fixed.or_else(|| self.at())
+    }
+
     pub(crate) fn has_passed(&self) -> bool {
         self.at().is_some_and(|at| at <= Instant::now())
     }
@@ -44,15 +52,15 @@ impl Deadline {
         Self { fixed, moving: self.moving.clone() }
     }
 
-    /// Does the work, or rolls back what is not done in time.
-    pub(crate) async fn before<T>(
+    /// Does the work, or drops it where it stands when the end comes first.
+    pub(crate) async fn before<T, E: From<Passed>>(
         &self,
-        work: impl Future<Output = Result<T, Undone>>,
-    ) -> Result<T, Undone> {
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         tokio::select! {
             biased;
             done = work => done,
-            () = self.passed() => Err(Undone::OutOfTime),
+            () = self.passed() => Err(Passed.into()),
         }
     }
 
@@ -85,8 +93,8 @@ mod tests {
         assert!(Instant::now() >= after(100));
         hold.send_replace(after(60_000));
         assert_eq!(deadline.at(), Some(after(200)));
-        let work = pending::<Result<(), Undone>>();
-        assert!(matches!(deadline.before(work).await, Err(Undone::OutOfTime)));
+        let work = pending::<Result<(), Passed>>();
+        assert_eq!(deadline.before(work).await, Err(Passed));
         assert!(deadline.has_passed());
     }
 
@@ -95,6 +103,6 @@ mod tests {
         let deadline = Deadline::fixed(None);
         assert_eq!(deadline.half_way().at(), None);
         assert!(!deadline.has_passed());
-        assert_eq!(deadline.before(async { Ok(1) }).await.unwrap(), 1);
+        assert_eq!(deadline.before(async { Ok::<_, Passed>(1) }).await, Ok(1));
     }
 }

@@ -6,11 +6,12 @@
 use crate::apply::{Item, Manner, work};
 use crate::batch::Outcome;
 use crate::emit::NewEvent;
+use crate::error::Error;
 use crate::handler::{Handler, Mode, Tx};
 use crate::record::{Content, Malformed, Record, refusal};
 use crate::statements::Statements;
 use crate::traces;
-use crate::undone::Undone;
+use crate::undone::{PANICKED, Undone};
 use envelope::Event;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -105,8 +106,14 @@ pub async fn apply_now<H: Handler>(
             Undone::Retry(reason, _) => return Err(ApplyError::NotNow(reason)),
             Undone::Reject(reason) => return Err(ApplyError::Refused(reason)),
             Undone::Db(error) => return Err(error.into()),
-            // These two are of deliveries, which have an end and a connection of their own.
-            Undone::OutOfTime | Undone::NotBegun(_) => return Err(ApplyError::Contended),
+            Undone::Panicked => return Err(ApplyError::NotNow(PANICKED.to_owned())),
+            Undone::Unfit(Error::NotInitialised(error) | Error::Pooler(error)) => {
+                return Err(error.into());
+            }
+            // These are of deliveries, which have an end and a connection of their own.
+            Undone::OutOfTime | Undone::NotBegun(_) | Undone::Unfit(_) => {
+                return Err(ApplyError::Contended);
+            }
         }
     }
     Err(ApplyError::Contended)

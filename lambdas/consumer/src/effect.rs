@@ -10,15 +10,19 @@
 
 use crate::batch::{Batch, Outcome};
 use crate::consumer::Consumer;
-use crate::error::{Error, chain, is_lost};
+use crate::deadline::Deadline;
+use crate::error::{Error, chain};
 use crate::handler::{Handler, HandlerError, Tx};
 use crate::record::Record;
+use crate::undone::Undone;
 use envelope::Event;
+use futures_util::FutureExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +35,12 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// An effect that was begun so many limits ago, and is not over, was begun by a host that is gone.
 const LOST_AFTER: u32 = 6;
+
+/// The longest that a receiver may put an effect off.
+const LONGEST_DELAY: Duration = Duration::from_hours(12);
+
+/// What the notes before and after a call may take of a delivery's time.
+const FOR_THE_NOTES: Duration = Duration::from_millis(250);
 
 /// The longest pause before what was not done is tried again without its message.
 const LONGEST_PAUSE: Duration = Duration::from_mins(15);
@@ -71,6 +81,14 @@ pub enum Performed {
     Done,
     /// It is certain that it is not, and it may succeed later: it is due again.
     NotDone(String),
+    /// The same, and not before so long, 12 hours at most: it is not begun earlier, though its
+    /// message comes again.
+    NotDoneFor {
+        /// How long.
+        after: Duration,
+        /// Why.
+        reason: String,
+    },
     /// It is certain that it is not and never will be: the event is parked with this reason.
     Refused(String),
     /// Nobody can say: the event is parked with this reason, and not performed again unless
@@ -141,11 +159,22 @@ impl Effects {
         Self { repeatable: true, ..self }
     }
 
+    /// How much time a delivery must have left for an effect to begin.
+    pub(crate) fn time_needed(&self) -> Duration {
+        self.limit.saturating_add(FOR_THE_NOTES)
+    }
+
     async fn perform(&self, effect: Effect) -> Performed {
-        let performed = tokio::time::timeout(self.limit, (self.perform)(effect)).await;
-        let performed = performed.unwrap_or_else(|_| {
-            Performed::Unknown(format!("expected an end within {:?}, found none", self.limit))
-        });
+        let call = AssertUnwindSafe(async { (self.perform)(effect).await }).catch_unwind();
+        let performed = match tokio::time::timeout(self.limit, call).await {
+            Ok(Ok(performed)) => performed,
+            Ok(Err(_)) => Performed::Unknown(
+                "the code that performs effects panicked; standard error says where".to_owned(),
+            ),
+            Err(_) => {
+                Performed::Unknown(format!("expected an end within {:?}, found none", self.limit))
+            }
+        };
         match performed {
             Performed::Unknown(reason) if self.repeatable => Performed::NotDone(reason),
             performed => performed,
@@ -175,20 +204,22 @@ impl Tx<'_> {
     }
 }
 
+/// Notes an effect that is due.
+pub(crate) const NOTE: &str = "insert into relay.effect
+      (projection, event_id, event_type, aggregate_type, aggregate_id, request, body)
+    values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing";
+
 /// Writes the effect that the handler has noted for the event, if it has.
 pub(crate) async fn note(
     tx: &mut Tx<'_>,
     projection: &str,
     event: &Event,
     record: &Record,
-) -> Result<(), tokio_postgres::Error> {
-    const SQL: &str = "insert into relay.effect
-          (projection, event_id, event_type, aggregate_type, aggregate_id, request, body)
-        values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing";
+) -> Result<(), Undone> {
     let Some(request) = tx.effect.take() else { return Ok(()) };
     let Event { event_id, event_type, aggregate_type, aggregate_id, .. } = event;
-    tx.write(
-        SQL,
+    tx.write_ours(
+        NOTE,
         &[&projection, event_id, event_type, aggregate_type, aggregate_id, &request, &record.body],
     )
     .await
@@ -210,7 +241,7 @@ struct Turn<'a> {
 impl<H: Handler> Consumer<H> {
     /// Performs the effects of the delivery's events, and what else is due. The message of an
     /// event whose effect is not over goes back to the queue, which brings it again.
-    pub(crate) async fn perform_effects(&mut self, batch: &mut Batch, deadline: Option<Instant>) {
+    pub(crate) async fn perform_effects(&mut self, batch: &mut Batch, deadline: &Deadline) {
         let Some(effects) = self.effects.clone() else { return };
         let mut own = Own::new();
         let done = batch.done_events();
@@ -241,23 +272,34 @@ impl<H: Handler> Consumer<H> {
         &mut self,
         effects: &Effects,
         own: &Own,
-        deadline: Option<Instant>,
+        deadline: &Deadline,
     ) -> Result<HashSet<Uuid>, Error> {
+        // A host that can hold its messages for longer has until its last end.
+        let last = deadline.last();
+        let fits = |needed: Duration| {
+            last.is_none_or(|end| needed <= end.saturating_duration_since(Instant::now()))
+        };
         let mut tried: HashSet<Uuid> = HashSet::new();
         let mut over: Option<(Effect, Performed)> = None;
         loop {
             let turn = Turn {
                 over: over.as_ref(),
                 untried: own.keys().filter(|id| !tried.contains(id)).copied().collect(),
-                begin: deadline.is_none_or(|end| Instant::now() + effects.limit <= end),
-                lost_after: effects.limit * LOST_AFTER,
+                begin: fits(effects.time_needed()),
+                lost_after: effects.limit.saturating_mul(LOST_AFTER).min(LONGEST_DELAY),
                 repeatable: effects.repeatable,
             };
             let Some(effect) = self.turn(&turn).await? else { break };
             tried.insert(effect.event_id);
-            let mut performed = effects.perform(effect.clone()).await;
-            if let (Performed::NotDone(reason), Some(received)) =
-                (&performed, own.get(&effect.event_id))
+            // The note may have taken long. A call that was begun must not be cut off.
+            let mut performed = match fits(effects.limit) {
+                true => effects.perform(effect.clone()).await,
+                false => Performed::NotDone("no time was left for it".to_owned()),
+            };
+            if let (
+                Performed::NotDone(reason) | Performed::NotDoneFor { reason, .. },
+                Some(received),
+            ) = (&performed, own.get(&effect.event_id))
                 && self.park_after.is_some_and(|most| *received >= most)
             {
                 let reason = format!("not done in {received} deliveries, the last time: {reason}");
@@ -276,7 +318,7 @@ impl<H: Handler> Consumer<H> {
             tries += 1;
             match self.try_turn(turn).await {
                 // A note that was made already is not made twice: the tries are counted.
-                Err(Error::Lost(error)) if tries < TRIES && is_lost(&error) => self.reconnect(),
+                Err(Error::Lost(_) | Error::ReadOnly) if tries < TRIES => self.reconnect(),
                 other => return other,
             }
         }
@@ -288,8 +330,8 @@ impl<H: Handler> Consumer<H> {
         let mut tx = Tx::new(transaction.client(), statements);
         let worked = work(&mut tx, handler.name(), turn).await;
         tx.ends(&worked);
-        let next = worked.map_err(Error::Lost)?;
-        transaction.commit().await.map_err(Error::Lost)?;
+        let next = worked.map_err(Error::of_ours)?;
+        transaction.commit().await.map_err(Error::of_ours)?;
         Ok(next)
     }
 
@@ -307,15 +349,17 @@ impl<H: Handler> Consumer<H> {
         let rows = tx.query(SQL, &[&handler.name(), &ids]).await;
         tx.ends(&rows);
         // Rows hold on to their statement: they go before the transaction does.
-        let unfinished = rows.map_err(Error::Lost)?.iter().map(|row| row.get(0)).collect();
-        transaction.commit().await.map_err(Error::Lost)?;
+        let unfinished = rows.map_err(Error::of_ours)?.iter().map(|row| row.get(0)).collect();
+        transaction.commit().await.map_err(Error::of_ours)?;
         Ok(unfinished)
     }
 
     fn log_effect(&self, effect: &Effect, performed: &Performed) {
         let (what, reason) = match performed {
             Performed::Done => return,
-            Performed::NotDone(reason) => ("an effect was not done; it is due again", reason),
+            Performed::NotDone(reason) | Performed::NotDoneFor { reason, .. } => {
+                ("an effect was not done; it is due again", reason)
+            }
             Performed::Refused(reason) => ("an effect will not be done; see relay.parked", reason),
             Performed::Unknown(reason) => (
                 "an effect was begun, and nobody can say whether it was done; see relay.parked",
@@ -358,6 +402,7 @@ async fn begin(
           select due.projection, due.event_id from relay.effect as due
           where due.projection = $1 and due.begun_at is null
             and (due.event_id = any ($2) or due.due_at <= clock_timestamp())
+            and (due.not_before is null or due.not_before <= clock_timestamp())
             and not exists (
               select from relay.effect as earlier
               where earlier.projection = due.projection
@@ -386,7 +431,8 @@ async fn end(
     const DONE: &str = "delete from relay.effect
         where projection = $1 and event_id = $2 and tries = $3 and begun_at is not null";
     const AGAIN: &str = "update relay.effect
-        set begun_at = null, due_at = clock_timestamp() + make_interval(secs => $4)
+        set begun_at = null, due_at = clock_timestamp() + make_interval(secs => $4),
+          not_before = clock_timestamp() + make_interval(secs => $5)
         where projection = $1 and event_id = $2 and tries = $3 and begun_at is not null";
     const PARK: &str = "with gone as (delete from relay.effect
           where projection = $1 and event_id = $2 and tries = $3 and begun_at is not null
@@ -398,9 +444,15 @@ async fn end(
     let (id, tries) = (&effect.event_id, &effect.tries);
     match performed {
         Performed::Done => tx.execute(DONE, &[&projection, id, tries]).await,
-        Performed::NotDone(_) => {
+        Performed::NotDone(_) | Performed::NotDoneFor { .. } => {
             let pause = Duration::from_secs(1 << effect.tries.clamp(0, 10)).min(LONGEST_PAUSE);
-            tx.execute(AGAIN, &[&projection, id, tries, &pause.as_secs_f64()]).await
+            let delay = match performed {
+                Performed::NotDoneFor { after, .. } => Some((*after).min(LONGEST_DELAY)),
+                _ => None,
+            };
+            let pause = pause.max(delay.unwrap_or_default()).as_secs_f64();
+            let delay = delay.map(|delay| delay.as_secs_f64());
+            tx.execute(AGAIN, &[&projection, id, tries, &pause, &delay]).await
         }
         Performed::Refused(reason) | Performed::Unknown(reason) => {
             let reason = reason.replace('\0', "\u{fffd}");

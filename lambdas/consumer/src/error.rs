@@ -3,6 +3,7 @@
 //! Knows: which errors of Postgres pass by themselves. Must not know: queues,
 //! handlers.
 
+use crate::deadline::Passed;
 use tokio_postgres::error::SqlState;
 
 /// Why a batch could not be worked on at all: every record goes back to the queue.
@@ -15,15 +16,36 @@ pub enum Error {
     /// The read model's connection broke, and broke again.
     #[error("the connection to the read model is lost")]
     Lost(#[source] tokio_postgres::Error),
+    /// A statement ran into the role's or the database's `statement_timeout`.
+    #[error(
+        "expected statements to end within statement_timeout, found one that was cancelled; raise it for the read model's role: alter role … set statement_timeout"
+    )]
+    StatementTimeout(#[source] tokio_postgres::Error),
+    /// The server takes no writes: a standby, or one that is set to read only.
+    #[error(
+        "expected a read model that takes writes, found a server that is read-only; after a failover the host's name leads to the new primary, else let READ_MODEL_URL name it"
+    )]
+    ReadOnly,
+    /// A prepared statement is not where it was: a pooler hands out server connections.
+    #[error(
+        "expected the connection to keep its prepared statements, found a pooler in transaction mode between; set READ_MODEL_POOLER=transaction (Consumer::through_a_pool)"
+    )]
+    Pooler(#[source] tokio_postgres::Error),
+    /// Postgres refused a statement of the consumer's own.
+    #[error("the read model refused a statement of the consumer")]
+    Refused(#[source] tokio_postgres::Error),
+    /// The delivery's time was over before the read model let the consumer in.
+    #[error("expected a connection to the read model within the delivery's time, found none")]
+    NotInTime,
     /// The read model does not answer.
     #[error("expected the read model to begin a transaction within {seconds} s, found no answer")]
     Silent {
         /// How long was waited.
         seconds: u64,
     },
-    /// The tables of the consumer are not there.
+    /// The tables of the consumer are not there, are those of an earlier version, or may not be used.
     #[error(
-        "expected the table relay.inbox in the read model, found none that this role may use; run `relay init --read-model` and grant the role its use"
+        "expected the consumer's tables in the read model as this version needs them, found something missing that this role may use; run `relay init --read-model` and grant the role its use"
     )]
     NotInitialised(#[source] tokio_postgres::Error),
     /// A record that failed has no message id, so it cannot be named to SQS alone.
@@ -31,14 +53,48 @@ pub enum Error {
     NoMessageId,
 }
 
+impl From<Passed> for Error {
+    fn from(Passed: Passed) -> Self {
+        Self::NotInTime
+    }
+}
+
 impl Error {
     /// Whether it may pass by itself.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable(error) => !error.is_configuration(),
-            Self::Lost(_) | Self::Silent { .. } => true,
-            Self::NotInitialised(_) | Self::NoMessageId => false,
+            Self::Lost(_) | Self::Silent { .. } | Self::ReadOnly | Self::NotInTime => true,
+            Self::NotInitialised(_)
+            | Self::StatementTimeout(_)
+            | Self::Pooler(_)
+            | Self::Refused(_)
+            | Self::NoMessageId => false,
         }
+    }
+
+    /// What Postgres said to a statement of the consumer's own.
+    pub(crate) fn of_ours(error: tokio_postgres::Error) -> Self {
+        if is_missing(&error) {
+            return Self::NotInitialised(error);
+        }
+        match Self::of_any(error) {
+            Ok(error) => error,
+            Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => {
+                Self::StatementTimeout(error)
+            }
+            Err(error) if is_lost(&error) => Self::Lost(error),
+            Err(error) => Self::Refused(error),
+        }
+    }
+
+    /// What no event is at fault for, whosever statement it was; the error itself where it may be.
+    pub(crate) fn of_any(error: tokio_postgres::Error) -> Result<Self, tokio_postgres::Error> {
+        let moved = [SqlState::DUPLICATE_PSTATEMENT, SqlState::INVALID_SQL_STATEMENT_NAME];
+        if error.code().is_some_and(|code| moved.contains(code)) {
+            return Ok(Self::Pooler(error));
+        }
+        Err(error)
     }
 
     /// A stable name of the kind of error, for metrics and alarms.
@@ -48,6 +104,11 @@ impl Error {
             Self::Unreachable(_) => "Unreachable",
             Self::Lost(_) => "Lost",
             Self::Silent { .. } => "Silent",
+            Self::StatementTimeout(_) => "StatementTimeout",
+            Self::ReadOnly => "ReadOnly",
+            Self::Pooler(_) => "Pooler",
+            Self::Refused(_) => "Refused",
+            Self::NotInTime => "NotInTime",
             Self::NotInitialised(_) => "NotInitialised",
             Self::NoMessageId => "NoMessageId",
         }
@@ -75,6 +136,19 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
         next = cause.source();
     }
     false
+}
+
+/// Whether it may come from a server that takes no writes: to be asked then.
+///
+/// A standby refuses each write with 25006, and to look into an unlogged table with 0A000.
+pub(crate) fn may_be_read_only(error: &tokio_postgres::Error) -> bool {
+    [
+        SqlState::READ_ONLY_SQL_TRANSACTION,
+        SqlState::FEATURE_NOT_SUPPORTED,
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+    ]
+    .iter()
+    .any(|code| error.code() == Some(code))
 }
 
 /// Whether the same work can succeed at once: another transaction was in the way.
@@ -106,7 +180,13 @@ pub(crate) fn is_missing(error: &tokio_postgres::Error) -> bool {
     .any(|code| error.code() == Some(code))
 }
 
-/// The error in words that show no value; see [`dsn::causes`].
+/// The error in words that show no value ([`dsn::causes`]), with its cure where there is one.
 pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
-    chain(error)
+    let words = chain(error);
+    match error.code() {
+        Some(&SqlState::QUERY_CANCELED) => format!(
+            "{words}; where that is the statement_timeout of the role or the database, raise it or have the handler do less in one statement"
+        ),
+        _ => words,
+    }
 }

@@ -147,8 +147,12 @@ impl<'a> Tx<'a> {
     }
 
     /// In one that begins with its first statements.
-    pub(crate) fn to_begin(client: &'a Client, statements: &'a mut Statements) -> Self {
-        Self { begin: Begin::Due, ..Self::new(client, statements) }
+    pub(crate) fn to_begin(
+        client: &'a Client,
+        statements: &'a mut Statements,
+        begin: &'static str,
+    ) -> Self {
+        Self { begin: Begin::Due(begin), ..Self::new(client, statements) }
     }
 
     /// Whether the transaction is known to have begun.
@@ -207,7 +211,7 @@ impl<'a> Tx<'a> {
     /// transaction's begin goes with the first.
     pub(crate) async fn together(&mut self, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>, Undone> {
         let (client, begin) = (self.client, self.begin);
-        let run = async { Ok(self.statements.run_all(client, steps).await?) };
+        let run = async { self.statements.run_all(client, steps).await.map_err(Undone::of_ours) };
         let ((), rows) = try_join(begin.send(client), run).await?;
         self.begin = Begin::Done;
         Ok(rows)

@@ -6,6 +6,7 @@
 use crate::handler::Tx;
 use crate::record::Record;
 use crate::statements::Step;
+use crate::undone::Undone;
 use envelope::Event;
 use std::collections::HashSet;
 use time::{Date, OffsetDateTime, UtcOffset};
@@ -86,6 +87,12 @@ pub(crate) fn first_day(rows: &[Row]) -> Option<Date> {
     rows.first().map(|row| row.get(0))
 }
 
+/// Writes an event into `relay.parked`.
+pub(crate) const PARK: &str = "insert into relay.parked
+           (projection, event_id, event_type, aggregate_type, aggregate_id, reason, body)
+         values ($1, $2, $3, $4, $5, $6, $7)
+         on conflict do nothing";
+
 /// Sets an event aside for good, with the reason.
 pub(crate) async fn park(
     tx: &mut Tx<'_>,
@@ -93,14 +100,11 @@ pub(crate) async fn park(
     event: &Event,
     record: &Record,
     reason: &str,
-) -> Result<(), tokio_postgres::Error> {
+) -> Result<(), Undone> {
     // Postgres text holds no NUL, and a reason may quote the payload.
     let reason = reason.replace('\0', "\u{fffd}");
-    tx.write(
-        "insert into relay.parked
-           (projection, event_id, event_type, aggregate_type, aggregate_id, reason, body)
-         values ($1, $2, $3, $4, $5, $6, $7)
-         on conflict do nothing",
+    tx.write_ours(
+        PARK,
         &[
             &projection,
             &event.event_id,

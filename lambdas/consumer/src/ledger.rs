@@ -3,6 +3,7 @@
 //! Knows: how `relay.progress` and `relay.inbox` are written, in one statement, and how one sees
 //! that another host was faster. Must not know: which events are the next ones, handlers, queues.
 
+use crate::begin::is_ours;
 use crate::inbox::{content, day};
 use crate::statements::Step;
 use crate::version::{Key, Mark, Progress};
@@ -20,12 +21,14 @@ use uuid::Uuid;
 /// A select list expands arrays in step, and faster than a from clause.
 macro_rules! moved {
     () => {
-        "with moved as (
+        concat!("with moved as (
           insert into relay.progress as p
             (projection, aggregate_type, aggregate_id, version, position, moved_from)
           select $1, unnest($10::text[]), unnest($11::text[]), unnest($12::bigint[]),
             unnest($13::text[]), unnest($14::bigint[])
-          where $2::boolean or current_setting('transaction_deferrable')::boolean
+          where $2::boolean or ",
+        is_ours!(),
+        "
           on conflict (projection, aggregate_type, aggregate_id) do update
             set version = excluded.version, position = excluded.position,
               moved_from = excluded.moved_from
@@ -34,14 +37,14 @@ macro_rules! moved {
         ), as_meant as (
           select count(*) = cardinality($10::text[]) and count(*) filter (where is_new) = $15::bigint as yes
           from moved
-        ), "
+        ), ")
     };
 }
 
 /// The events' rows, in the order of their arrival: the identity column counts in the order of
 /// application.
 macro_rules! arrived {
-    ($where:literal, $on_conflict:literal) => {
+    ($where:expr, $on_conflict:literal) => {
         concat!(
             "arrived as (
               insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id,
@@ -69,10 +72,7 @@ macro_rules! outcome {
 
 const ARRIVED: &str = concat!(
     "with ",
-    arrived!(
-        "$2::boolean or current_setting('transaction_deferrable')::boolean",
-        " on conflict do nothing"
-    ),
+    arrived!(concat!("$2::boolean or ", is_ours!()), " on conflict do nothing"),
     outcome!("true")
 );
 
@@ -84,7 +84,7 @@ const MOVED_AND_ARRIVED: &str = concat!(
 
 /// Where each event has moved its aggregate it is new, unless its id is that of another event: then
 /// Postgres refuses the statement. To look for that before each row took a third of its time.
-const MOVED_AND_NEW: &str = concat!(
+pub(crate) const MOVED_AND_NEW: &str = concat!(
     moved!(),
     arrived!("(select yes from as_meant)", ""),
     outcome!("(select yes from as_meant)")

@@ -109,6 +109,7 @@ mod metrics;
 mod read_model;
 mod record;
 mod replay;
+mod seldom;
 mod traces;
 mod typed;
 mod undone;
@@ -126,6 +127,7 @@ pub use crate::consumer::Consumer;
 pub use batch::{Outcome, Report};
 pub use claim_check::{ClaimChecks, Redeemed};
 pub use direct::{ApplyError, apply_now};
+pub use dsn::{Dsn, Error as DsnError};
 pub use effect::{Effect, Effects, Performed};
 pub use emit::NewEvent;
 pub use envelope::{ClaimCheck, Event, Position};
@@ -141,6 +143,15 @@ pub use traces::Traces;
 pub use traces::TracesError;
 pub use typed::{EventSet, Projection, Typed, Unknown};
 pub use upcast::{UpcastError, Upcasters};
+
+/// Crates whose types stand in this API: a parameter of [`Tx::write`] is a
+/// [`ToSql`](tokio_postgres::types::ToSql), an id a [`Uuid`](uuid::Uuid), a time an
+/// [`OffsetDateTime`](time::OffsetDateTime). Taken from here they are of the version that fits.
+pub use {time, tokio_postgres, uuid};
+
+/// The queue's client, for [`host::poll`].
+#[cfg(feature = "poll")]
+pub use aws_sdk_sqs;
 
 /// For what [`events!`] writes.
 #[doc(hidden)]

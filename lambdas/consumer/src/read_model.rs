@@ -18,6 +18,9 @@ use watch::{Wait, Watch};
 /// How long after its end a wait is given up that the read model has not answered.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// The longest wait. A longer one waits so long.
+const LONGEST: Duration = Duration::from_hours(24);
+
 /// A read model whose progress can be waited for.
 ///
 /// All waits share one connection. A wait is woken by `NOTIFY` when the transaction commits that
@@ -31,7 +34,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// use consumer::ReadModel;
 /// use std::time::Duration;
 ///
-/// # async fn read(dsn: dsn::Dsn) -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn read(dsn: consumer::Dsn) -> Result<(), Box<dyn std::error::Error>> {
 /// let read_model = ReadModel::connect(&dsn).await?;
 /// let limit = Duration::from_secs(2);
 /// let waited = read_model.await_version("order_summary", "order", "ord_1", 5, limit).await?;
@@ -181,6 +184,7 @@ impl ReadModel {
 
     async fn wait(&self, target: Target, timeout: Duration) -> Result<Waited, Unavailable> {
         let (answer, answered) = oneshot::channel();
+        let timeout = timeout.min(LONGEST);
         let deadline = Instant::now() + timeout;
         let silent = || Unavailable::Silent { seconds: (timeout + GRACE).as_secs() };
         if self.waits.send(Wait { target, deadline, answer }).is_err() {

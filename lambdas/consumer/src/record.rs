@@ -6,7 +6,8 @@
 use envelope::{ClaimCheck, Event, PROBE_EVENT_TYPE};
 use serde_json::error::Category;
 use std::error::Error as _;
-use time::OffsetDateTime;
+use std::panic::catch_unwind;
+use time::{OffsetDateTime, UtcOffset};
 
 /// One message as it came from the queue.
 #[derive(Clone, Debug)]
@@ -78,6 +79,14 @@ pub enum Malformed {
         /// What it is.
         found: i64,
     },
+    /// A time that no calendar in UTC has.
+    #[error(
+        "expected timestamp to be a time of the years -9999 to 9999 in UTC, found one beyond them"
+    )]
+    Timestamp,
+    /// Reading it panicked.
+    #[error("the code panicked over the body; standard error says where")]
+    Panicked,
     /// A name that Postgres cannot hold.
     #[error("expected {field} to be text without NUL characters")]
     Nul {
@@ -105,7 +114,7 @@ impl Record {
                 .and_then(|count| count.parse().ok())
                 .unwrap_or(1),
             trace_header: attribute("AWSTraceHeader").map(str::to_owned),
-            content: read(&body),
+            content: content_of(&body),
             body,
         }
     }
@@ -118,7 +127,7 @@ impl Record {
             self.content = Content::Malformed(Malformed::ClaimCheck);
             return;
         };
-        self.content = match read(&body) {
+        self.content = match content_of(&body) {
             Content::ClaimCheck(_) => Content::Malformed(malformed(&body, None)),
             content => content,
         };
@@ -138,6 +147,11 @@ impl Record {
 fn milliseconds(text: &str) -> Option<OffsetDateTime> {
     let milliseconds: i64 = text.parse().ok()?;
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000).ok()
+}
+
+/// What a body is. A body over which reading panics costs itself alone.
+fn content_of(body: &str) -> Content {
+    catch_unwind(|| read(body)).unwrap_or(Content::Malformed(Malformed::Panicked))
 }
 
 fn read(body: &str) -> Content {
@@ -182,6 +196,10 @@ fn malformed(body: &str, cause: Option<&serde_json::Error>) -> Malformed {
 
 /// Why an event that reads well is refused all the same.
 pub(crate) fn refusal(event: &Event) -> Option<Malformed> {
+    // An offset from UTC can lead beyond the calendar's end.
+    if event.timestamp.checked_to_offset(UtcOffset::UTC).is_none() {
+        return Some(Malformed::Timestamp);
+    }
     if let Some(found) = event.aggregate_version.filter(|version| *version < 1) {
         return Some(Malformed::Version { found });
     }

@@ -16,7 +16,7 @@ use crate::error::{Error, describe, is_lost};
 use crate::handler::{Handler, Tx};
 use crate::ledger::Entry;
 use crate::record::Record;
-use crate::undone::Undone;
+use crate::undone::{PANICKED, Undone};
 use crate::version::{self, Verdict};
 use tokio::time::Instant;
 
@@ -42,7 +42,12 @@ impl<H: Handler> Consumer<H> {
     /// # Errors
     /// When the read model cannot be reached.
     pub async fn replay_parked(&mut self, deadline: Option<Instant>) -> Result<Replayed, Error> {
-        self.replay_within(&Deadline::fixed(deadline)).await
+        let deadline = Deadline::fixed(deadline);
+        let replayed = deadline.before(self.replay_within(&deadline)).await;
+        if matches!(replayed, Err(Error::NotInTime)) {
+            self.reconnect();
+        }
+        replayed
     }
 
     pub(crate) async fn replay_within(&mut self, deadline: &Deadline) -> Result<Replayed, Error> {
@@ -86,8 +91,8 @@ impl<H: Handler> Consumer<H> {
         let rows = tx.query(SQL, &[&handler.name(), &AT_ONCE]).await;
         tx.ends(&rows);
         // Rows hold on to their statement: they go before the transaction does.
-        let ids = rows.map_err(Error::Lost)?.iter().map(|row| row.get(0)).collect();
-        transaction.commit().await.map_err(Error::Lost)?;
+        let ids = rows.map_err(Error::of_ours)?.iter().map(|row| row.get(0)).collect();
+        transaction.commit().await.map_err(Error::of_ours)?;
         Ok(ids)
     }
 
@@ -99,8 +104,8 @@ impl<H: Handler> Consumer<H> {
         let mut tx = Tx::new(transaction.client(), statements);
         let updated = tx.execute(SQL, &[&id, &reason.replace('\0', "\u{fffd}")]).await;
         tx.ends(&updated);
-        updated.map_err(Error::Lost)?;
-        transaction.commit().await.map_err(Error::Lost)
+        updated.map_err(Error::of_ours)?;
+        transaction.commit().await.map_err(Error::of_ours)
     }
 }
 
@@ -110,7 +115,8 @@ fn reason(undone: Undone) -> Result<Option<String>, Error> {
         Undone::Retry(reason, _) | Undone::Reject(reason) => Ok(Some(reason)),
         Undone::Db(error) if is_lost(&error) => Err(Error::Lost(error)),
         Undone::Db(error) => Ok(Some(describe(&error))),
-        Undone::NotBegun(error) => Err(error),
+        Undone::Panicked => Ok(Some(PANICKED.to_owned())),
+        Undone::NotBegun(error) | Undone::Unfit(error) => Err(error),
         Undone::OutOfTime | Undone::Overtaken => Ok(None),
     }
 }
@@ -148,7 +154,8 @@ async fn work<H: Handler>(
     const TAKE: &str = "delete from relay.parked where id in (
         select id from relay.parked where id = $1 and replay_requested_at is not null
         for update skip locked) returning body";
-    let Some(row) = tx.query_first(TAKE, &[&id]).await? else { return Ok(None) };
+    let taken = tx.query_first(TAKE, &[&id]).await.map_err(Undone::of_ours)?;
+    let Some(row) = taken else { return Ok(None) };
     let record = Record::new(None, Some(row.get(0)), false, |_| None);
     let Some(event) = record.event() else {
         return Err(Undone::Reject("expected an event, found a body that is none".to_owned()));

@@ -86,6 +86,16 @@ impl Statements {
         Ok(statements)
     }
 
+    /// Prepares them in one round trip.
+    pub(crate) async fn prepare(
+        &mut self,
+        client: &Client,
+        all: &[&'static str],
+    ) -> Result<(), tokio_postgres::Error> {
+        let steps: Vec<Step<'_>> = all.iter().map(|sql| Step::new(sql)).collect();
+        self.get_all(client, &steps).await.map(drop)
+    }
+
     /// Runs all of them in one round trip, in their order; returns the rows of each.
     pub(crate) async fn run_all(
         &mut self,

@@ -58,12 +58,13 @@ const SEED: &str = "RELAY_TEST_SEED";
 /// When the first given event happened; each later one a second after the one before.
 const FIRST: OffsetDateTime = time::macros::datetime!(2026-01-15 10:30:00 UTC);
 
-const READ_MODEL: [&str; 5] = [
+const READ_MODEL: [&str; 6] = [
     include_str!("../../../sql/read_model/V1__inbox.sql"),
     include_str!("../../../sql/read_model/V2__await.sql"),
     include_str!("../../../sql/read_model/V3__effect.sql"),
     include_str!("../../../sql/read_model/V4__notify.sql"),
     include_str!("../../../sql/read_model/V5__progress.sql"),
+    include_str!("../../../sql/read_model/V8__effect_not_before.sql"),
 ];
 
 const SOURCE: [&str; 7] = [

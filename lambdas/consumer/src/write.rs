@@ -26,28 +26,46 @@ type Answer<'a> = Pin<Box<dyn Future<Output = Result<u64, tokio_postgres::Error>
 pub(crate) struct Written<'a> {
     sent: VecDeque<Sent<'a>>,
     /// What went wrong first among those that have been answered.
-    failed: Option<HandlerError>,
+    failed: Option<Undone>,
 }
 
 struct Sent<'a> {
     answer: Answer<'a>,
-    /// Why the event is rejected if it touched another number of rows than one.
-    unless_one: Option<String>,
+    whose: Whose,
+}
+
+/// Whose statement it is, for what a refusal of it says.
+#[derive(Debug)]
+enum Whose {
+    /// The handler's; with the reason why the event is rejected if it touched another number of rows
+    /// than one, where that is asked for.
+    Handlers(Option<String>),
+    /// The runtime's.
+    Ours,
+}
+
+impl Whose {
+    fn refused(&self, error: tokio_postgres::Error) -> Undone {
+        match self {
+            Self::Handlers(_) => HandlerError::from(error).into(),
+            Self::Ours => Undone::of_ours(error),
+        }
+    }
 }
 
 impl Written<'_> {
     /// Waits for the first of them; after a failure the others' answers say nothing more.
     async fn settle_first(&mut self) {
-        let Some(Sent { answer, unless_one }) = self.sent.pop_front() else { return };
-        let failure = match (answer.await, unless_one) {
-            (Ok(1), _) | (Ok(_), None) => return,
-            (Ok(_), Some(reason)) => HandlerError::Reject(reason),
-            (Err(error), _) => error.into(),
+        let Some(Sent { answer, whose }) = self.sent.pop_front() else { return };
+        let failure = match (answer.await, whose) {
+            (Ok(1), _) | (Ok(_), Whose::Handlers(None) | Whose::Ours) => return,
+            (Ok(_), Whose::Handlers(Some(reason))) => Undone::Reject(reason),
+            (Err(error), whose) => whose.refused(error),
         };
         self.failed.get_or_insert(failure);
     }
 
-    async fn settle(&mut self) -> Result<(), HandlerError> {
+    async fn settle(&mut self) -> Result<(), Undone> {
         while !self.sent.is_empty() && self.failed.is_none() {
             self.settle_first().await;
         }
@@ -56,7 +74,8 @@ impl Written<'_> {
 
     /// Whether an answer may forbid the commit although the server had nothing against it.
     fn has_conditions(&self) -> bool {
-        self.failed.is_some() || self.sent.iter().any(|sent| sent.unless_one.is_some())
+        self.failed.is_some()
+            || self.sent.iter().any(|sent| matches!(sent.whose, Whose::Handlers(Some(_))))
     }
 }
 
@@ -87,7 +106,16 @@ impl<'a> Tx<'a> {
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<(), tokio_postgres::Error> {
-        self.send(sql, parameters, None).await
+        self.send(sql, parameters, Whose::Handlers(None)).await
+    }
+
+    /// The same for a statement of the runtime's own.
+    pub(crate) async fn write_ours(
+        &mut self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<(), Undone> {
+        self.send(sql, parameters, Whose::Ours).await.map_err(Undone::of_ours)
     }
 
     /// The same for a statement that is to touch one row: where it touches none or several, the
@@ -113,14 +141,14 @@ impl<'a> Tx<'a> {
         parameters: &[&(dyn ToSql + Sync)],
         or_reject: impl Into<String>,
     ) -> Result<(), tokio_postgres::Error> {
-        self.send(sql, parameters, Some(or_reject.into())).await
+        self.send(sql, parameters, Whose::Handlers(Some(or_reject.into()))).await
     }
 
     async fn send(
         &mut self,
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
-        unless_one: Option<String>,
+        whose: Whose,
     ) -> Result<(), tokio_postgres::Error> {
         while self.written.sent.len() >= UNANSWERED {
             self.written.settle_first().await;
@@ -148,7 +176,7 @@ impl<'a> Tx<'a> {
             Poll::Ready(Ok(rows)) => Box::pin(ready(Ok(rows))),
             Poll::Pending => answer,
         };
-        self.written.sent.push_back(Sent { answer, unless_one });
+        self.written.sent.push_back(Sent { answer, whose });
         Ok(())
     }
 
@@ -160,9 +188,9 @@ impl<'a> Tx<'a> {
     /// because the transaction is aborted, which says nothing.
     pub(crate) async fn end<T>(mut self, worked: Result<T, Undone>) -> Result<T, Undone> {
         let worked = match worked {
-            Ok(worked) => self.written.settle().await.map(|()| worked).map_err(Undone::from),
+            Ok(worked) => self.written.settle().await.map(|()| worked),
             Err(Undone::Db(error)) => {
-                Err(self.written.settle().await.map_or_else(Undone::from, |()| Undone::Db(error)))
+                Err(self.written.settle().await.err().unwrap_or(Undone::Db(error)))
             }
             Err(undone) => Err(undone),
         };
@@ -183,7 +211,7 @@ impl<'a> Tx<'a> {
             self.written.settle().await?;
         }
         self.statements.transaction_ends(true);
-        let settled = async { Ok::<_, Undone>(self.written.settle().await?) };
+        let settled = self.written.settle();
         let committed = async { Ok(self.client.batch_execute("commit").await?) };
         try_join(settled, committed).await.map(drop)
     }

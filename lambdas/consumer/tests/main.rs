@@ -14,11 +14,14 @@ mod delivery;
 mod direct;
 mod effects;
 mod emit;
+mod fit;
 mod latest;
 mod manual;
 mod observed;
 #[cfg(feature = "otel")]
 mod otlp;
+mod outside;
+mod panics;
 mod plans;
 mod poison;
 mod pooler;

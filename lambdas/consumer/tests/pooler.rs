@@ -164,3 +164,24 @@ async fn upkeep_and_replay_work_through_a_pooler() {
         assert_eq!(deliver(&mut other, &[sent("b", version)]).await, [Applied]);
     }
 }
+
+#[tokio::test]
+async fn a_pooler_that_was_not_named_is_said_with_what_to_set() {
+    let read_model = ReadModel::start().await;
+    let pooler = Pooler::start(&read_model).await;
+    // Clients name their statements alike, and share server connections.
+    let mut said = Vec::new();
+    let mut clients = Vec::new();
+    for n in 0..10 {
+        let recorder = crate::support::Recorder::default();
+        let mut consumer = consumer::Consumer::new(recorder, &pooler.dsn(&read_model));
+        let delivered = consumer.deliver(vec![sent(&format!("a{n}"), 1).record()]).await;
+        said.extend(delivered.err());
+        clients.push(consumer);
+    }
+    assert!(!said.is_empty());
+    for error in said {
+        assert!(matches!(error, consumer::Error::Pooler(_)), "{error:?}");
+        assert!(error.to_string().contains("READ_MODEL_POOLER=transaction"), "{error}");
+    }
+}

@@ -19,13 +19,24 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use time::{OffsetDateTime, PrimitiveDateTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// How long the way to the receiver may take, TLS included. Nothing was said by then.
 const CONNECT_LIMIT: Duration = Duration::from_secs(4);
+
+/// The longest that a receiver may put a call off.
+const LONGEST_DELAY: Duration = Duration::from_hours(1);
+
+/// The one form of a date that HTTP lets be sent (RFC 9110, 5.6.7).
+const HTTP_DATE: &[BorrowedFormatItem<'_>] = format_description!(
+    "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+);
 
 /// Why an address cannot be called.
 #[derive(Debug, thiserror::Error)]
@@ -154,7 +165,10 @@ async fn exchange(stream: Box<dyn Stream>, request: Request<Full<Bytes>>) -> Per
         }
     };
     match answered.await {
-        Ok(response) => judge(response.status()),
+        Ok(response) => {
+            let after = response.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok());
+            judge(response.status(), after.and_then(|text| retry_after(text, SystemTime::now())))
+        }
         Err(error) => Performed::Unknown(format!(
             "the call was made, and the receiver's answer did not come: {error}"
         )),
@@ -162,17 +176,33 @@ async fn exchange(stream: Box<dyn Stream>, request: Request<Full<Bytes>>) -> Per
 }
 
 /// What a status says of the effect.
-fn judge(status: StatusCode) -> Performed {
+fn judge(status: StatusCode, retry_after: Option<Duration>) -> Performed {
     let found = format!("the receiver answered {}", status.as_u16());
     match status.as_u16() {
         200..=299 => Performed::Done,
         // It says that it did nothing, and may later.
-        408 | 425 | 429 | 503 => Performed::NotDone(found),
+        408 | 425 | 429 | 503 => match retry_after {
+            Some(after) => Performed::NotDoneFor { after, reason: found },
+            None => Performed::NotDone(found),
+        },
         // It says that it did nothing, and never will. Redirects of a POST are not followed.
         300..=499 => Performed::Refused(found),
         // It broke down somewhere on the way.
         _ => Performed::Unknown(found),
     }
+}
+
+/// How long a `Retry-After` asks for, of seconds or of a date, an hour at most; none where it cannot
+/// be read.
+fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+    let text = text.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More seconds than fit are more than an hour.
+        return Some(text.parse().map_or(LONGEST_DELAY, Duration::from_secs).min(LONGEST_DELAY));
+    }
+    let date = PrimitiveDateTime::parse(text, HTTP_DATE).ok()?.assume_utc();
+    let after = (date - OffsetDateTime::from(now)).try_into().unwrap_or_default();
+    Some(LONGEST_DELAY.min(after))
 }
 
 fn is_local(host: &str) -> bool {
@@ -206,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_status_says_what_is_certain() {
-        let judge = |code| judge(StatusCode::from_u16(code).unwrap());
+        let judge = |code| judge(StatusCode::from_u16(code).unwrap(), None);
         for code in [200, 201, 202, 204] {
             assert_eq!(judge(code), Performed::Done);
         }
@@ -219,6 +249,29 @@ mod tests {
         for code in [500, 502, 504, 599] {
             assert!(matches!(judge(code), Performed::Unknown(_)), "{code}");
         }
+    }
+
+    #[test]
+    fn a_receiver_names_the_time_by_seconds_or_by_a_date_and_an_hour_at_most() {
+        // 2026-01-15T10:30:00Z.
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_768_473_000);
+        for (text, seconds) in [
+            ("0", Some(0)),
+            (" 120 ", Some(120)),
+            ("86400", Some(3600)),
+            ("99999999999999999999999", Some(3600)),
+            ("Thu, 15 Jan 2026 10:31:30 GMT", Some(90)),
+            ("Thu, 15 Jan 2026 10:00:00 GMT", Some(0)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(3600)),
+            ("", None),
+            ("-1", None),
+            ("soon", None),
+            ("1.5", None),
+        ] {
+            assert_eq!(retry_after(text, now), seconds.map(Duration::from_secs), "{text:?}");
+        }
+        let judged = judge(StatusCode::TOO_MANY_REQUESTS, Some(Duration::from_secs(7)));
+        assert!(matches!(judged, Performed::NotDoneFor { after, .. } if after.as_secs() == 7));
     }
 
     #[test]

@@ -72,6 +72,25 @@ async fn what_certainly_did_not_happen_is_called_again_and_its_message_goes_back
 }
 
 #[tokio::test]
+async fn a_receiver_that_names_a_time_is_not_called_before_it() {
+    let (read_model, receiver) = (read_model().await, Receiver::start().await.unwrap());
+    let mut function = function(&read_model, &receiver, false);
+    receiver.then([Behaviour::AnswerLater(429, "600")]);
+    assert_eq!(deliver(&mut function, [paid(1)]).await, [Failed]);
+    // Its message comes again, and goes back.
+    assert_eq!(deliver(&mut function, [paid(1)]).await, [Failed]);
+    assert_eq!((calls(&receiver), open(&read_model).await), (vec![1], (1, 0)));
+    let sql = "select count(*) from relay.effect
+        where due_at > now() + interval '590 s' and not_before > now() + interval '590 s'";
+    let row = read_model.client.query_one(sql, &[]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), 1);
+    let sql = "update relay.effect set not_before = now()";
+    read_model.client.batch_execute(sql).await.unwrap();
+    assert_eq!(deliver(&mut function, [paid(1)]).await, [Duplicate]);
+    assert_eq!((calls(&receiver), open(&read_model).await), (vec![2], (0, 0)));
+}
+
+#[tokio::test]
 async fn what_is_due_is_done_by_a_later_delivery_even_if_its_message_is_gone() {
     let (read_model, receiver) = (read_model().await, Receiver::start().await.unwrap());
     let mut function = function(&read_model, &receiver, false);

@@ -58,7 +58,7 @@ pub(crate) async fn run(
     let serving = axum::serve(listener, routes).with_graceful_shutdown(stop.told());
     let limit = async move {
         ending.told().await;
-        tokio::time::sleep(wait + GRACE).await;
+        tokio::time::sleep(wait.saturating_add(GRACE)).await;
     };
     tokio::select! {
         served = serving.into_future() => served.context("serving ended"),

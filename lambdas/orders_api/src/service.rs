@@ -3,14 +3,18 @@
 use crate::answer::{Refusal, json_text};
 use crate::orders::Orders;
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use consumer::{Handler, ReadModel, Waited};
+use futures_util::FutureExt as _;
 use order_summary::OrderSummary;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,16 +53,18 @@ pub(crate) fn routes(service: Service) -> Router {
         .route("/orders/{id}", get(order))
         .route("/customers/{id}/orders", get(orders_of_customer))
         .route("/healthz", get(health))
+        .method_not_allowed_fallback(async || Refusal::Method)
         .fallback(async || Refusal::NoRoute)
+        .layer(from_fn(answered))
         .with_state(Arc::new(service))
 }
 
 async fn order(
     State(service): State<Arc<Service>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, Refusal> {
-    let asked: OrderQuery = query(&uri)?;
+    let (id, asked): (_, OrderQuery) = (id_of(id)?, query(&uri)?);
     // Postgres text holds no NUL, so there is no such order.
     if id.contains('\0') {
         return Err(Refusal::NoOrder(id));
@@ -96,10 +102,10 @@ async fn order(
 
 async fn orders_of_customer(
     State(service): State<Arc<Service>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, Refusal> {
-    let asked: ListQuery = query(&uri)?;
+    let (id, asked): (_, ListQuery) = (id_of(id)?, query(&uri)?);
     let limit = asked.limit.unwrap_or(LISTED);
     if !(1..=LISTED_AT_MOST).contains(&limit) {
         return Err(Refusal::BadRequest(format!(
@@ -116,6 +122,20 @@ async fn orders_of_customer(
 async fn health(State(service): State<Arc<Service>>) -> Result<Response, Refusal> {
     service.orders.answers().await.map_err(Refusal::unavailable)?;
     Ok(json_text(StatusCode::OK, r#"{"status":"ok"}"#.to_owned()))
+}
+
+/// The id in the path. It is percent-encoded UTF-8.
+fn id_of(path: Result<Path<String>, PathRejection>) -> Result<String, Refusal> {
+    let Path(id) = path.map_err(|_| {
+        Refusal::BadRequest("expected an id in percent-encoded UTF-8, found other bytes".to_owned())
+    })?;
+    Ok(id)
+}
+
+/// Answers a request whose handling panicked, as each failure is answered.
+async fn answered(request: Request, next: Next) -> Response {
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    answered.unwrap_or_else(|_| Refusal::Internal.into_response())
 }
 
 fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {

@@ -99,10 +99,31 @@ async fn a_request_that_cannot_be_meant_says_what_was_expected() {
         ("/orders/o%00?min_version=5", 404, "there is no order"),
         ("/orders/o-9", 404, "there is no order o-9"),
         ("/order/o-1", 404, "expected /orders/{id}"),
+        ("/", 404, "expected /orders/{id}"),
+        ("/orders/%FF", 400, "percent-encoded UTF-8"),
+        ("/customers/%C3%28/orders", 400, "percent-encoded UTF-8"),
+        ("/orders/o-1?min_version=%FF", 400, "the query cannot be read"),
+        ("/orders/%1B%5B31m%3Cb%3E", 404, "there is no order \u{1b}[31m<b>"),
     ] {
         let answer = service.get(path).await;
+        assert_eq!(answer.headers["content-type"], "application/json", "{path}");
         let message = answer.body["message"].as_str().unwrap();
         assert!(answer.status == status && message.contains(said), "{path}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn another_method_is_refused_with_those_that_are_allowed() {
+    let read_model = ReadModel::start().await;
+    let service = Service::start(&read_model.url(), "2s").await;
+    for path in ["/orders/o-1", "/customers/c-1/orders", "/healthz"] {
+        for method in ["POST", "DELETE", "PUT"] {
+            let answer = service.ask(method, path).await;
+            let found = (answer.status, &answer.body["error"]);
+            assert_eq!(found, (405, &json!("method_not_allowed")), "{method} {path}");
+            assert_eq!(answer.headers["allow"], "GET, HEAD");
+            assert_eq!(answer.headers["content-type"], "application/json");
+        }
     }
 }
 

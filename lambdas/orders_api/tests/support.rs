@@ -103,9 +103,13 @@ impl Service {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path).await
+    }
+
+    pub(crate) async fn ask(&self, method: &str, path: &str) -> Answer {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();
         let request =
-            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+            format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
         timeout(LONG, stream.read_to_string(&mut text)).await.unwrap().unwrap();

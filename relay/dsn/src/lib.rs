@@ -53,6 +53,8 @@ pub struct Dsn {
     any_name: bool,
     client_certificate: Option<ClientCertificate>,
     target: Target,
+    /// Whether the string has `target_session_attrs`.
+    target_is_named: bool,
     passwords: Passwords,
 }
 

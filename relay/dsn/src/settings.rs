@@ -70,7 +70,9 @@ impl Taken {
         let passwords =
             Passwords { lines: self.pass_file.as_deref().map(Into::into), ..Passwords::default() };
         let (target, any_name) = (Target::Any, false);
-        let mut dsn = Dsn { config, roots, any_name, client_certificate, target, passwords };
+        let target_is_named = self.session_attrs.is_some();
+        let mut dsn =
+            Dsn { config, roots, any_name, client_certificate, target, target_is_named, passwords };
         counted(&dsn)?;
         let mode = ssl_mode(&dsn, self.ssl_mode.as_deref())?;
         if dsn.config.get_ssl_negotiation() == SslNegotiation::Direct && mode != SslMode::Require {

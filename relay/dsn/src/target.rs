@@ -17,6 +17,16 @@ pub(crate) enum Target {
 }
 
 impl Dsn {
+    /// The same, for one who writes: where the string has no `target_session_attrs`, a server that
+    /// takes writes is meant. After a failover the name of a host may still lead to the old primary.
+    #[must_use]
+    pub fn or_read_write(mut self) -> Self {
+        if !self.target_is_named {
+            self.target = Target::ReadWrite;
+        }
+        self
+    }
+
     /// What a server is asked after the login, to know whether it is the one that is meant:
     /// its answer belongs to [`Dsn::answered`]. `None` where any will do.
     #[must_use]

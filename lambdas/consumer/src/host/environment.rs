@@ -26,6 +26,12 @@ pub enum Misconfigured {
     /// The read model cannot be logged in to as `READ_MODEL_LOGIN` says.
     #[error("READ_MODEL_LOGIN cannot be used")]
     Login(#[from] LoginError),
+    /// There is no such mode of a pooler.
+    #[error("expected READ_MODEL_POOLER to be transaction, session or none, found {found:?}")]
+    Pooler {
+        /// What it says.
+        found: String,
+    },
     /// A number was expected.
     #[error("expected {name} to be a number, found {found:?}")]
     NoNumber {
@@ -46,7 +52,8 @@ impl fmt::Debug for Misconfigured {
     }
 }
 
-/// The read model: `READ_MODEL_URL`, its connection string.
+/// The read model: `READ_MODEL_URL`, its connection string. Where it has no `target_session_attrs`,
+/// a server that takes writes is meant (`read-write`).
 ///
 /// # Errors
 /// When it is not set or cannot be used. No error shows a password.
@@ -56,8 +63,27 @@ pub fn read_model() -> Result<Dsn, Misconfigured> {
 
 fn read_model_of(variable: impl Fn(&str) -> Option<String>) -> Result<Dsn, Misconfigured> {
     needed(variable, "READ_MODEL_URL", "the connection string of the read model")?
-        .parse()
+        .parse::<Dsn>()
+        .map(Dsn::or_read_write)
         .map_err(Misconfigured::ReadModel)
+}
+
+/// Whether a pooler in transaction mode stands before the read model: `READ_MODEL_POOLER`, which is
+/// `transaction`, or `session` or `none`, as it is where it is not set. The hosts read it by
+/// themselves ([`Consumer::through_a_pool`](crate::Consumer::through_a_pool)).
+///
+/// # Errors
+/// When it says something else.
+pub fn through_a_pool() -> Result<bool, Misconfigured> {
+    pooled_of(variable)
+}
+
+fn pooled_of(variable: impl Fn(&str) -> Option<String>) -> Result<bool, Misconfigured> {
+    match set(variable, "READ_MODEL_POOLER").as_deref() {
+        None | Some("none" | "session") => Ok(false),
+        Some("transaction") => Ok(true),
+        Some(found) => Err(Misconfigured::Pooler { found: found.to_owned() }),
+    }
 }
 
 /// The bucket of the claim checks: `RELAY_CLAIM_CHECK_BUCKET`.
@@ -99,8 +125,9 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// What it says, without the line break that a mounted secret ends with.
 fn set(variable: impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
-    variable(name).filter(|text| !text.is_empty())
+    variable(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 fn needed(
@@ -138,6 +165,34 @@ mod tests {
         let shown = format!("{error:?}");
         assert!(shown.starts_with("READ_MODEL_URL cannot be used: "), "{shown}");
         assert!(shown.contains("sslmode") && !shown.contains("secret"), "{shown}");
+    }
+
+    #[test]
+    fn a_pooler_is_named_by_its_mode_or_refused() {
+        for (found, pooled) in
+            [("", false), ("none", false), ("session", false), ("transaction", true)]
+        {
+            let set = [("READ_MODEL_POOLER", found)];
+            assert_eq!(pooled_of(environment(&set)).unwrap(), pooled);
+        }
+        let error = pooled_of(environment(&[("READ_MODEL_POOLER", "statement")])).unwrap_err();
+        let expected =
+            "expected READ_MODEL_POOLER to be transaction, session or none, found \"statement\"";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn a_read_model_is_one_that_takes_writes_unless_the_string_says_otherwise() {
+        for (more, question) in [
+            ("", Some("show transaction_read_only")),
+            ("?target_session_attrs=any", None),
+            ("?target_session_attrs=primary", Some("show in_hot_standby")),
+        ] {
+            let url = format!("postgres://app@localhost/shop{more}\n");
+            let set = [("READ_MODEL_URL", url.as_str())];
+            let found = read_model_of(environment(&set)).unwrap();
+            assert_eq!(found.question(), question, "{more}");
+        }
     }
 
     #[cfg(feature = "poll")]

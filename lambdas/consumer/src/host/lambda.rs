@@ -27,6 +27,9 @@ const FOR_THE_ANSWER: Duration = Duration::from_secs(1);
 #[cfg(feature = "s3")]
 const LARGEST_OBJECT: usize = 16 << 20;
 
+/// How long connecting may take at the start.
+const FOR_THE_START: Duration = Duration::from_secs(7);
+
 /// How long spans may take to be sent at most: a receiver that hangs costs each invocation so much.
 const FOR_TRACES: Duration = Duration::from_secs(2);
 
@@ -57,10 +60,11 @@ pub async fn run<H: Handler>(handler: H, read_model: &Dsn) -> Result<(), Error> 
 /// It writes metrics to standard output, where Lambda's log takes them from, unless
 /// `RELAY_METRICS` is `off` or the consumer has another place for them. With the feature `s3` it
 /// redeems the claim checks of the bucket `RELAY_CLAIM_CHECK_BUCKET`, up to 16 MiB each, unless the
-/// consumer has a way of its own.
+/// consumer has a way of its own. `READ_MODEL_POOLER=transaction` says that a pooler stands before the
+/// read model ([`through_a_pool`](super::through_a_pool)).
 ///
 /// # Errors
-/// When the runtime API is not there.
+/// When the runtime API is not there, or the environment says what it may not.
 pub async fn serve<H: Handler>(mut consumer: Consumer<H>) -> Result<(), Error> {
     if !consumer.has_metrics() && wants_metrics(std::env::var(METRICS).ok().as_deref()) {
         consumer = consumer.with_metrics(std::io::stdout());
@@ -72,8 +76,13 @@ pub async fn serve<H: Handler>(mut consumer: Consumer<H>) -> Result<(), Error> {
         let claim_checks = crate::s3::from_environment(&bucket, LARGEST_OBJECT);
         consumer = consumer.with_claim_checks(claim_checks);
     }
-    // Before the first invocation: Lambda gives the start more processor time.
-    if let Err(error) = consumer.connect().await {
+    if super::through_a_pool()? {
+        consumer = consumer.through_a_pool();
+    }
+    // Before the first invocation: Lambda gives the start more processor time, for 10 s.
+    let connected = tokio::time::timeout(FOR_THE_START, consumer.connect()).await;
+    let connected = connected.unwrap_or(Err(error::Error::NotInTime));
+    if let Err(error) = connected {
         tracing::warn!(error = chain(&error), "not connected yet; the first delivery tries again");
     }
     let consumer = Mutex::new(consumer);

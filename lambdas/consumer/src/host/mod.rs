@@ -10,6 +10,6 @@ mod logging;
 pub mod poll;
 
 #[cfg(any(feature = "lambda", feature = "poll"))]
-pub use environment::{Misconfigured, read_model};
+pub use environment::{Misconfigured, read_model, through_a_pool};
 #[cfg(feature = "logging")]
 pub use logging::start_logging;

@@ -15,6 +15,8 @@ use crate::handler::Handler;
 use crate::host::environment::{Misconfigured, queue};
 use crate::login::Login;
 use crate::record::Record;
+use crate::seldom::Seldom;
+use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::DisplayErrorContext;
@@ -34,6 +36,12 @@ const WAIT: i32 = 20;
 
 /// The longest that SQS keeps a message invisible, in seconds: 12 hours.
 const LONGEST_DELAY: i32 = 43_200;
+
+/// How long SQS may take to answer, beyond the wait for messages. The SDK tries again within it.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long one try of the SDK may take, the wait for messages included.
+const TRY_LIMIT: Duration = Duration::from_secs(25);
 
 /// The longest pause after an error.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -84,7 +92,12 @@ async fn config() -> SdkConfig {
     let http = aws_smithy_http_client::Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
         .build_https();
-    aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await
+    let limits = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(5))
+        .operation_attempt_timeout(TRY_LIMIT)
+        .build();
+    let config = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
+    config.timeout_config(limits).load().await
 }
 
 /// The read model with the login that `READ_MODEL_LOGIN` says: `password` (what it is where it is
@@ -107,12 +120,17 @@ pub async fn login(read_model: Dsn) -> Result<Dsn, Misconfigured> {
 
 /// Works the queue that the environment names until the process is told to end (SIGTERM, or
 /// Ctrl-C): the main of a worker. `QUEUE_URL` is the queue's, `WORKERS` how many deliveries are
-/// worked at a time, 4 where it is not set. Each worker has a consumer of its own.
+/// worked at a time, 4 where it is not set. `READ_MODEL_POOLER=transaction` says that a pooler stands
+/// before the read model. Each worker has a consumer of its own.
 ///
 /// # Errors
 /// When the environment does not say what it must.
 pub async fn work<H: Handler>(consumer: impl Fn() -> Consumer<H>) -> Result<(), Misconfigured> {
-    let queue = queue()?;
+    let (queue, pooled) = (queue()?, super::through_a_pool()?);
+    let consumer = || match pooled {
+        true => consumer().through_a_pool(),
+        false => consumer(),
+    };
     // Before anything is received: a signal that comes meanwhile must count.
     let mut terminate = signal(SignalKind::terminate()).map_err(Misconfigured::Signal)?;
     let told_to_end = async {
@@ -156,6 +174,7 @@ pub async fn serve<H: Handler>(
         stopped: stopped.clone(),
         visibility: Visibility::unknown(),
         timeouts,
+        told: Seldom::default(),
     };
     let mut workers: Vec<_> =
         (0..workers).map(worker).map(|worker| Box::pin(worker.work())).collect();
@@ -180,6 +199,8 @@ struct Worker<'a, H> {
     stopped: watch::Receiver<bool>,
     visibility: Visibility,
     timeouts: u32,
+    /// What was logged of a read model that is waited for.
+    told: Seldom,
 }
 
 impl<H: Handler> Worker<'_, H> {
@@ -189,15 +210,21 @@ impl<H: Handler> Worker<'_, H> {
             let mut stopped = self.stopped.clone();
             // Without a read model nothing is received: each receipt would bring the messages
             // closer to the dead-letter queue.
-            if failures > 0
-                && let Err(error) = self.consumer.connect().await
-            {
+            let connected =
+                async { if failures > 0 { self.consumer.connect().await } else { Ok(()) } };
+            let connected = tokio::select! {
+                connected = connected => connected,
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            };
+            if let Err(error) = connected {
                 failures = failures.saturating_add(1);
-                tracing::error!(
-                    error = chain(&error),
-                    failures,
-                    "the read model is waited for; nothing is received"
-                );
+                if self.told.may_tell(error.kind()) {
+                    tracing::error!(
+                        error = chain(&error),
+                        failures,
+                        "the read model is waited for; nothing is received"
+                    );
+                }
                 let wait = stopped.wait_for(|stopped| *stopped);
                 let _ = tokio::time::timeout(pause(failures), wait).await;
                 continue;
@@ -239,9 +266,10 @@ impl<H: Handler> Worker<'_, H> {
             .wait_time_seconds(WAIT)
             .visibility_timeout(timeout)
             .message_system_attribute_names(MessageSystemAttributeName::All)
-            .send()
-            .await
-            .map_err(|error| format!("{QUEUE_UNKNOWN}: {}", DisplayErrorContext(error)))?;
+            .send();
+        let limit = Duration::from_secs(WAIT.unsigned_abs().into()) + ANSWER_LIMIT;
+        let received =
+            answered(limit, received).await.map_err(|error| format!("{QUEUE_UNKNOWN}: {error}"))?;
         Ok(received.messages.unwrap_or_default())
     }
 
@@ -287,10 +315,8 @@ impl<H: Handler> Worker<'_, H> {
                 .queue_url(self.queue_url)
                 .receipt_handle(receipt)
                 .visibility_timeout(seconds.min(LONGEST_DELAY))
-                .send()
-                .await;
-            if let Err(error) = changed {
-                let error = DisplayErrorContext(error).to_string();
+                .send();
+            if let Err(error) = answered(ANSWER_LIMIT, changed).await {
                 tracing::warn!(
                     error,
                     "a message comes again when its visibility runs out, not when the handler asked for it"
@@ -321,16 +347,30 @@ impl<H: Handler> Worker<'_, H> {
             .delete_message_batch()
             .queue_url(self.queue_url)
             .set_entries(Some(entries))
-            .send()
-            .await;
+            .send();
+        let deleted = answered(ANSWER_LIMIT, deleted).await;
         let left = deleted.as_ref().map_or(count, |answer| answer.failed.len());
         if left > 0 {
-            let error = deleted.err().map(|error| DisplayErrorContext(error).to_string());
+            let error = deleted.err();
             tracing::warn!(
                 left,
                 error,
                 "messages that are done were not deleted; they come again as duplicates"
             );
+        }
+    }
+}
+
+/// What SQS says to a request, within a limit.
+async fn answered<T, E: std::error::Error>(
+    limit: Duration,
+    request: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(limit, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(DisplayErrorContext(error).to_string()),
+        Err(_) => {
+            Err(format!("expected an answer of SQS within {} s, found none", limit.as_secs()))
         }
     }
 }

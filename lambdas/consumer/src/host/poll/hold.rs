@@ -3,10 +3,9 @@
 //! Knows: the queue's visibility timeout, and how it is extended. Must not know: what is done
 //! with the messages.
 
-use super::QUEUE_UNKNOWN;
+use super::{ANSWER_LIMIT, QUEUE_UNKNOWN, answered};
 use crate::deadline::Deadline;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::{ChangeMessageVisibilityBatchRequestEntry, QueueAttributeName};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -59,9 +58,10 @@ async fn ask(client: &Client, queue_url: &str) -> Result<Option<Duration>, Strin
         .get_queue_attributes()
         .queue_url(queue_url)
         .attribute_names(QueueAttributeName::VisibilityTimeout)
-        .send()
+        .send();
+    let answer = answered(ANSWER_LIMIT, answer)
         .await
-        .map_err(|error| format!("{QUEUE_UNKNOWN}: {}", DisplayErrorContext(error)))?;
+        .map_err(|error| format!("{QUEUE_UNKNOWN}: {error}"))?;
     let seconds = answer.attributes.as_ref().and_then(|all| {
         all.get(&QueueAttributeName::VisibilityTimeout).and_then(|text| text.parse().ok())
     });
@@ -141,9 +141,8 @@ impl<'a> Hold<'a> {
             .change_message_visibility_batch()
             .queue_url(self.queue_url)
             .set_entries(Some(entries.collect()))
-            .send()
-            .await
-            .map_err(|error| DisplayErrorContext(error).to_string())?;
+            .send();
+        let answer = answered(ANSWER_LIMIT, answer).await?;
         match answer.failed.first() {
             None => Ok(()),
             Some(first) => Err(format!(
