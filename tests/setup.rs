@@ -33,7 +33,7 @@ async fn what_check_passes_run_can_do_for_a_role_with_grants_alone() -> Result<(
     let url =
         world.postgres.url(&world.database).replace("postgres:postgres@", "streamer:streamer@");
     let check =
-        || world.relay(&topic).args(["check", "--no-probe"]).env("DATABASE_URL", &url).output();
+        || world.relay(&topic).args(["check"]).env("DATABASE_URL", &url).output();
     let well = check()?;
     assert!(well.status.success(), "{}", text(&well));
     says(
@@ -140,7 +140,7 @@ async fn a_pooler_or_no_free_wal_sender_is_found_by_a_session() -> Result<()> {
     other.arg("run").env("RELAY_SLOT", "other");
     let mut other = world.start(other)?;
     other.said("streaming", LIMIT).await?;
-    let check = world.relay(&topic).args(["check", "--no-probe"]).output()?;
+    let check = world.relay(&topic).args(["check"]).output()?;
     assert_eq!(check.status.code(), Some(1));
     says(&check, &["FAIL  session", "SQLSTATE 53300", "every wal sender is taken"]);
     other.kill();
@@ -209,7 +209,7 @@ async fn a_table_whose_updates_postgres_would_refuse_is_not_published() -> Resul
     assert!(well.status.success(), "{}", text(&well));
     client.batch_execute("insert into well values (1); update well set a = 2").await?;
     let topic = world.broker.topic("orders.fifo");
-    let check = || world.relay(&topic).args(["check", "--no-probe"]).output();
+    let check = || world.relay(&topic).args(["check"]).output();
     assert!(check()?.status.success());
     // By hand, and for all tables: check finds it, and run says it.
     client.batch_execute("alter publication relay add table bare").await?;
@@ -241,7 +241,7 @@ async fn a_table_whose_updates_postgres_would_refuse_is_not_published() -> Resul
         client.batch_execute(kept).await?;
         let told = world
             .relay(&topic)
-            .args(["check", "--no-probe"])
+            .args(["check"])
             .env("RELAY_TABLES", "public.well")
             .output()?;
         assert!(told.status.success(), "{}", text(&told));
@@ -334,7 +334,7 @@ async fn a_slot_of_another_kind_is_refused_by_init_check_and_run() -> Result<()>
         .batch_execute("drop publication relay; insert into relay.outbox (aggregate_type, aggregate_id, event_type, data) values ('order', 'o', 'order.created', '{}')")
         .await?;
     let init = world.relay("").arg("init").output()?;
-    let check = world.relay(&topic).args(["check", "--no-probe"]).output()?;
+    let check = world.relay(&topic).args(["check"]).output()?;
     if version(&client).await? < 18 {
         for output in [init, check] {
             assert_eq!(output.status.code(), Some(1), "{}", text(&output));
