@@ -29,6 +29,7 @@ mod preconditions;
 mod publications;
 mod purity;
 mod readme;
+mod server;
 mod sessions;
 mod slots;
 mod tables;

@@ -191,7 +191,9 @@ impl Preconditions<'_> {
         const SQL: &str = "select case
                 when not p.pubinsert then 'insert'
                 when not exists (select from pg_publication_tables as t
-                    where t.pubname = p.pubname and t.schemaname = 'relay' and t.tablename like 'outbox%') then 'table'
+                    where t.pubname = p.pubname and t.schemaname = 'relay' and (t.tablename = 'outbox'
+                        or exists (select from pg_partition_tree(to_regclass('relay.outbox')) as r
+                            join pg_class as l on l.oid = r.relid where l.relname = t.tablename))) then 'table'
                 when not p.pubviaroot then 'root'
                 else 'ok' end
             from pg_publication as p where p.pubname = $1";
@@ -290,6 +292,28 @@ impl Preconditions<'_> {
             }
             None => Ok(format!("slot {name} is there and free, {kept} of log kept")),
         }
+    }
+
+    /// All that can cease to hold while a session stands, each by the kind and subject of its
+    /// condition.
+    pub(crate) async fn each(&self, tables: &[TableRule]) -> Vec<(&'static str, String, Finding)> {
+        let none = String::new;
+        let mut found = vec![("role", none(), self.role().await)];
+        let outbox = self.outbox().await;
+        let publication = self.publication().await;
+        let there = publication.is_ok();
+        found.push(("outbox", none(), outbox));
+        found.push(("publication", none(), publication));
+        if there {
+            found.push(("published", none(), self.published().await));
+            found.push(("columns", none(), self.columns().await));
+            for rule in tables {
+                let name = format!("{}.{}", rule.schema, rule.name);
+                found.push((watch::TABLE, name, self.table(rule).await));
+            }
+        }
+        found.push(("slot", none(), self.slot().await));
+        found
     }
 
     /// All that a session cannot do without, up to the first that fails.

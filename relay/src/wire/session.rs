@@ -55,6 +55,10 @@ pub struct Session {
     patient_until: Option<Instant>,
     /// Whether the buffer has grown for a message larger than usual.
     grown: bool,
+    /// What the socket has not taken yet of the last status.
+    out: BytesMut,
+    /// Since when.
+    unsent_since: Option<Instant>,
 }
 
 impl fmt::Debug for Session {
@@ -82,6 +86,8 @@ impl Session {
             knows_low_water: true,
             patient_until: None,
             grown: false,
+            out: BytesMut::new(),
+            unsent_since: None,
         };
         let identity = session.identify().await?;
         let publication = publication.replace('"', "\"\"").replace('\'', "''");
@@ -106,6 +112,30 @@ impl Session {
         let length = whole_message(&session.link.input).map_or(0, |(_, body)| body.len() + 5);
         session.link.input.advance(length);
         Ok((session, identity))
+    }
+
+    /// Tries what `relay run` does: reads from the slot until the server has sent all it has, or
+    /// for two seconds, and confirms nothing. Finds what only reading shows, such as a slot that is
+    /// older than its publication.
+    ///
+    /// # Errors
+    /// As [`Session::start`], and when the server ends the stream.
+    pub async fn probe(dsn: &Dsn, slot: &str, publication: &str) -> Result<(), WireError> {
+        const LIMIT: Duration = Duration::from_secs(2);
+        let (mut session, identity) = Self::start(dsn, slot, publication).await?;
+        let read = tokio::time::timeout(LIMIT, session.read_to(identity.log_end)).await;
+        let _ = tokio::time::timeout(LIMIT, session.finish()).await;
+        read.unwrap_or(Ok(()))
+    }
+
+    async fn read_to(&mut self, end: Lsn) -> Result<(), WireError> {
+        loop {
+            match self.next_frame()? {
+                Some(Frame::Keepalive { end: sent, .. }) if sent >= end => return Ok(()),
+                Some(_) => {}
+                None => self.fill().await?,
+            }
+        }
     }
 
     async fn identify(&mut self) -> Result<Identity, WireError> {
@@ -237,29 +267,38 @@ impl Session {
         }
     }
 
-    /// Reports how far the events are safe.
+    /// Reports how far the events are safe. Never waits: what the socket does not take now goes
+    /// with the next call, and a report is left out while an earlier one is not sent whole.
     ///
     /// # Errors
     /// When the connection is lost, or takes nothing for ten seconds.
-    pub async fn send_status(&mut self, received: Lsn, flushed: Lsn) -> Result<(), WireError> {
-        let since_1970 =
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let status = StandbyStatus {
-            write: received.max(flushed),
-            flush: flushed,
-            apply: flushed,
-            clock: i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX) - POSTGRES_EPOCH,
-            reply_requested: false,
-        };
-        let mut out = BytesMut::new();
-        frontend::CopyData::new(&status.encode()[..])
-            .map_err(|e| self.link.io("writing to", e))?
-            .write(&mut out);
+    pub fn send_status(&mut self, received: Lsn, flushed: Lsn) -> Result<(), WireError> {
+        self.link.try_send(&mut self.out)?;
+        if self.out.is_empty() {
+            self.unsent_since = None;
+            let since_1970 =
+                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let status = StandbyStatus {
+                write: received.max(flushed),
+                flush: flushed,
+                apply: flushed,
+                clock: i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX) - POSTGRES_EPOCH,
+                reply_requested: false,
+            };
+            frontend::CopyData::new(&status.encode()[..])
+                .map_err(|e| self.link.io("writing to", e))?
+                .write(&mut self.out);
+            self.link.try_send(&mut self.out)?;
+        }
         const LIMIT: Duration = Duration::from_secs(10);
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        if self.unsent_since.get_or_insert_with(Instant::now).elapsed() < LIMIT {
+            return Ok(());
+        }
         let server = self.link.server.clone();
-        tokio::time::timeout(LIMIT, self.link.send(&mut out)).await.map_err(|_| {
-            WireError::TimeOut { doing: "reporting to", server, seconds: LIMIT.as_secs() }
-        })?
+        Err(WireError::TimeOut { doing: "reporting to", server, seconds: LIMIT.as_secs() })
     }
 
     /// Ends the stream and waits until the server has taken note of the last status.
@@ -267,7 +306,7 @@ impl Session {
     /// # Errors
     /// When the connection is lost before that.
     pub async fn finish(mut self) -> Result<(), WireError> {
-        let mut out = BytesMut::new();
+        let mut out = std::mem::take(&mut self.out);
         frontend::copy_done(&mut out);
         self.link.send(&mut out).await?;
         loop {
@@ -296,5 +335,44 @@ fn start_refused(slot: &str, error: ServerError) -> WireError {
         "55006" => WireError::SlotInUse { slot, message: error.message },
         "42704" => WireError::SlotMissing { slot },
         _ => WireError::Server(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::socket::Socket;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::UnixStream;
+
+    #[tokio::test]
+    async fn a_server_that_does_not_read_does_not_hold_the_caller_and_gets_whole_reports_later() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut session = Session {
+            link: Link::over(Socket::Unix(ours)),
+            used: 0,
+            pace: Pace::new(Instant::now()),
+            low_water: 1,
+            knows_low_water: false,
+            patient_until: None,
+            grown: false,
+            out: BytesMut::new(),
+            unsent_since: None,
+        };
+        // More than a socket holds: before, the call after the last that fitted waited.
+        let began = Instant::now();
+        for _ in 0..100_000 {
+            session.send_status(7.into(), 5.into()).unwrap();
+        }
+        assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+        assert!(!session.out.is_empty(), "expected a full socket");
+        let mut found = vec![0; 1_000_000];
+        let length = theirs.read(&mut found).await.unwrap();
+        session.send_status(7.into(), 5.into()).unwrap();
+        let mut rest = &found[..length];
+        while let Some((tag, body)) = whole_message(rest) {
+            assert_eq!((tag, body.len()), (b'd', 34));
+            rest = &rest[body.len() + 5..];
+        }
     }
 }
