@@ -32,6 +32,7 @@ mod preconditions;
 mod publications;
 mod purity;
 mod readme;
+mod server;
 mod sessions;
 mod setup;
 mod slots;

@@ -2,6 +2,7 @@
 //! are not built in.
 
 use crate::condition::Failures;
+use crate::outbox::{SCHEMA, TABLE};
 use crate::publish::backoff;
 use crate::table::{PrimaryKeys, TableRule};
 use crate::value::Type;
@@ -45,6 +46,25 @@ pub(crate) async fn primary_keys(
         }
     }
     Ok(keys)
+}
+
+/// The oid of the outbox and of each table that a rule names, by schema and name: a table that is
+/// renamed is known by it.
+///
+/// # Errors
+/// When the server does not answer.
+pub(crate) async fn oids(
+    client: &Client,
+    rules: &[TableRule],
+) -> Result<HashMap<(String, String), u32>, CatalogError> {
+    const SQL: &str = "select n.nspname::text, c.relname::text, c.oid
+        from pg_catalog.pg_class as c
+        join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+        join unnest($1::text[], $2::text[]) as w (s, t) on n.nspname = w.s and c.relname = w.t";
+    let wanted = rules.iter().map(|rule| (rule.schema.as_str(), rule.name.as_str()));
+    let (schemas, names): (Vec<_>, Vec<_>) = wanted.chain([(SCHEMA, TABLE)]).unzip();
+    let rows = client.query(SQL, &[&schemas, &names]).await?;
+    Ok(rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect())
 }
 
 /// Types by their oids, with those they are made of; tries for as long as it takes, and says in

@@ -20,8 +20,12 @@ use tokio::sync::Notify;
 /// How much does not flow. Ordered from the worst.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Severity {
+    /// Changes are committed that will never be sent: `/ready` answers 503.
+    Losing,
     /// No event flows: `/ready` answers 503.
     Blocked,
+    /// Events flow until the next session, which would be refused: `/ready` answers 503.
+    AtRisk,
     /// Events of some keys, tables or destinations do not flow.
     Partial,
     /// All events flow; an operator should know of it.
@@ -33,7 +37,9 @@ impl Severity {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Losing => "losing",
             Self::Blocked => "blocked",
+            Self::AtRisk => "at-risk",
             Self::Partial => "partial",
             Self::Notice => "notice",
         }
@@ -52,6 +58,16 @@ pub struct Condition {
 }
 
 impl Condition {
+    /// Changes are committed that will never be sent.
+    pub fn losing(found: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { severity: Severity::Losing, found: found.into(), cure: cure.into() }
+    }
+
+    /// Events flow until the next session.
+    pub fn at_risk(found: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { severity: Severity::AtRisk, found: found.into(), cure: cure.into() }
+    }
+
     /// No event flows.
     pub fn blocked(found: impl Into<String>, cure: impl Into<String>) -> Self {
         Self { severity: Severity::Blocked, found: found.into(), cure: cure.into() }
@@ -101,7 +117,9 @@ impl Conditions {
             return;
         }
         match severity {
-            Severity::Blocked => tracing::error!(kind, subject, "{found}: {cure}"),
+            Severity::Losing | Severity::Blocked | Severity::AtRisk => {
+                tracing::error!(kind, subject, "{found}: {cure}")
+            }
             Severity::Partial => tracing::warn!(kind, subject, "{found}: {cure}"),
             Severity::Notice => tracing::info!(kind, subject, "{found}: {cure}"),
         }
@@ -147,12 +165,13 @@ impl Conditions {
         self.lock().conditions.get(&(kind, subject.to_owned())).cloned()
     }
 
-    /// Why no event flows, for `/ready`: what was found, and the cure.
+    /// Why events do not flow, are lost or soon will not flow, for `/ready`: the worst that was
+    /// found, and the cure.
     #[must_use]
     pub fn blocked(&self) -> Option<String> {
         let state = self.lock();
-        let blocked = state.conditions.values().find(|c| c.severity == Severity::Blocked);
-        blocked.map(ToString::to_string)
+        let worst = state.conditions.values().min_by_key(|c| c.severity);
+        worst.filter(|c| c.severity <= Severity::AtRisk).map(ToString::to_string)
     }
 
     /// How many conditions of each kind and severity there are, for the metrics.

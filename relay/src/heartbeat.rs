@@ -29,21 +29,33 @@ pub async fn run(dsn: Dsn, every: Duration) {
     loop {
         ticks.tick().await;
         if let Err(error) = beat(&dsn, &mut client).await {
-            client = None;
             tracing::warn!(
                 error = dsn::causes(&error),
                 "the heartbeat failed; the next one tries again"
             );
         }
+        // A server that stops (`smart`) waits for whoever is connected.
+        if every >= SELDOM {
+            client = None;
+        }
     }
 }
 
+/// From this interval on each beat has a connection of its own.
+const SELDOM: Duration = Duration::from_secs(5);
+
+/// A server may end an idle connection (`idle_session_timeout`): then the beat has a new one.
 async fn beat(dsn: &Dsn, client: &mut Option<Client>) -> Result<(), HeartbeatError> {
-    let open = match client {
-        Some(open) => open,
-        None => client.insert(dsn.connect("relay heartbeat").await?.0),
-    };
     // Not of a transaction: it is decoded at once, and needs no commit.
-    open.execute("select pg_logical_emit_message(false, $1, '')", &[&PREFIX]).await?;
+    const SQL: &str = "select pg_catalog.pg_logical_emit_message(false, $1, '')";
+    if let Some(open) = client.take_if(|open| !open.is_closed())
+        && open.execute(SQL, &[&PREFIX]).await.is_ok()
+    {
+        *client = Some(open);
+        return Ok(());
+    }
+    let open = dsn.connect("relay heartbeat").await?.0;
+    open.execute(SQL, &[&PREFIX]).await?;
+    *client = Some(open);
     Ok(())
 }

@@ -31,6 +31,13 @@ pub enum Taken {
     /// Types that the next changes have and no one knows; until [`Intake::types`] is told of
     /// them no further frame may be taken.
     Ask(Vec<u32>),
+    /// A table that events come from has another name now; they go on coming.
+    Renamed {
+        /// `schema.name`, as the rule has it.
+        expected: String,
+        /// `schema.name`, as it is.
+        found: String,
+    },
 }
 
 /// A stream that cannot be read on.
@@ -82,6 +89,8 @@ pub struct Intake {
     source: String,
     rules: Vec<TableRule>,
     primary_keys: PrimaryKeys,
+    /// The oid of the outbox and of each captured table, by the name it is expected under.
+    oids: HashMap<(String, String), u32>,
     reading: Reading,
     recent_ids: RecentIds,
 }
@@ -100,6 +109,7 @@ impl Intake {
             source,
             rules,
             primary_keys: PrimaryKeys::new(),
+            oids: HashMap::new(),
             reading: Reading { types: Types::default(), numbers, origin: String::new() },
             recent_ids: RecentIds::default(),
         }
@@ -121,6 +131,11 @@ impl Intake {
         self.primary_keys = primary_keys;
         // Types may have changed in the meantime; they are asked for again.
         self.reading = Reading { types: Types::default(), origin, ..self.reading };
+    }
+
+    /// Takes note of which table the catalogue has under each expected name.
+    pub fn knows(&mut self, oids: HashMap<(String, String), u32>) {
+        self.oids.extend(oids);
     }
 
     /// The types that columns have, to put in what the catalogue says.
@@ -155,6 +170,13 @@ impl Intake {
                 return Ok(());
             }
             Step::Described { relation } => {
+                let renamed = expected_name(relation, &self.rules, &mut self.oids);
+                if let Some(as_expected) = &renamed {
+                    let name = |r: &Relation| format!("{}.{}", r.schema, r.name);
+                    let (expected, found) = (name(as_expected), name(relation));
+                    taken.push(Taken::Renamed { expected, found });
+                }
+                let relation = renamed.as_ref().unwrap_or(relation);
                 let described = describe(relation, &self.rules, &self.primary_keys)?;
                 let (oid, unknown) = (relation.oid, unknown_types(relation, &self.reading.types));
                 match described {
@@ -197,6 +219,22 @@ impl Intake {
         self.ledger.take(id, ordinal, taken.len() - before);
         Ok(())
     }
+}
+
+/// The description under the name that is expected, for a table that was renamed. A table that
+/// has an expected name is the one that is meant from then on, and an older one is not.
+fn expected_name(
+    relation: &Relation,
+    rules: &[TableRule],
+    oids: &mut HashMap<(String, String), u32>,
+) -> Option<Relation> {
+    let of_rule = |r: &TableRule| r.schema == relation.schema && r.name == relation.name;
+    if (relation.schema == SCHEMA && relation.name == TABLE) || rules.iter().any(of_rule) {
+        oids.insert((relation.schema.clone(), relation.name.clone()), relation.oid);
+        return None;
+    }
+    let ((schema, name), _) = oids.iter().find(|(_, oid)| **oid == relation.oid)?;
+    Some(Relation { schema: schema.clone(), name: name.clone(), ..relation.clone() })
 }
 
 /// What a table is to the relay, if anything.

@@ -12,8 +12,9 @@ use crate::observe::Pulse;
 use crate::observe::metric::Meters;
 use crate::publish::concurrency::Ticket;
 use crate::publish::schedule::{InFlight, Lane, Ordering, Schedule, Work};
-use crate::publish::{DestinationId, Outcome, Outgoing, Publisher};
+use crate::publish::{DestinationId, Outcome, Outgoing, Publisher, Retry};
 use crate::route::Routes;
+use crate::slot::watch::{self, Signals};
 use crate::source::{Slot, Source, SourceError};
 use crate::table::TableRule;
 use crate::value::{Numbers, Type};
@@ -210,7 +211,16 @@ struct Pipeline<P> {
     status_interval: Duration,
     reported: Lsn,
     reported_at: Instant,
-    connect_attempts: u32,
+    retry: Retry,
+    connected_at: Instant,
+    /// What was received when the waits last began anew.
+    achieved: Lsn,
+    /// Whether another relay reads from the slot.
+    in_use: bool,
+    /// Looks at what a session needs; `None` before the first session.
+    watch: Option<JoinHandle<()>>,
+    /// The words between the pipeline and the watch.
+    server: Arc<Signals>,
     report: Report,
     confirmed_time: Arc<AtomicI64>,
     meters: Meters,
@@ -258,11 +268,12 @@ pub async fn run<P: Publisher>(
                     pipeline.settle(done);
                 }
             }
+            () = pipeline.server.stops.notified() => pipeline.give_back(),
             event = pipeline.source.next(), if reading || !matches!(pipeline.source, Source::Streaming(_)) => {
                 pipeline.source_event(event)?;
             }
         }
-        pipeline.send_status(false).await;
+        pipeline.send_status(false);
     }
     Ok(pipeline.finish().await)
 }
@@ -322,7 +333,12 @@ impl<P: Publisher> Pipeline<P> {
             status_interval: Duration::from_secs(1),
             reported: Lsn::default(),
             reported_at: Instant::now(),
-            connect_attempts: 0,
+            retry: Retry::default(),
+            connected_at: Instant::now(),
+            achieved: Lsn::default(),
+            in_use: false,
+            watch: None,
+            server: Arc::default(),
             report: Report {
                 published: 0,
                 dead_letters: 0,
@@ -367,6 +383,8 @@ impl<P: Publisher> Pipeline<P> {
             };
             some = true;
             if let pgoutput::Frame::Keepalive { reply_requested: true, .. } = frame {
+                // A server that stops asks again and again, until all is confirmed.
+                self.server.look.notify_one();
                 // Long ago: the next round reports.
                 self.reported_at =
                     Instant::now().checked_sub(self.status_interval).unwrap_or(self.reported_at);
@@ -386,6 +404,9 @@ impl<P: Publisher> Pipeline<P> {
                     self.write_letter(*letter, LetterOf::Transaction(id));
                 }
                 Taken::Ask(types) => self.ask(types),
+                Taken::Renamed { expected, found } => {
+                    self.conditions.set(watch::TABLE, &expected, watch::renamed(&expected, &found));
+                }
             }
         }
         self.taken = taken;

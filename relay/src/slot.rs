@@ -307,6 +307,28 @@ impl Preconditions<'_> {
         }
     }
 
+    /// All that can cease to hold while a session stands, each by the kind and subject of its
+    /// condition.
+    pub(crate) async fn each(&self, tables: &[TableRule]) -> Vec<(&'static str, String, Finding)> {
+        let none = String::new;
+        let mut found = vec![("role", none(), self.role().await)];
+        let outbox = self.outbox().await;
+        let publication = self.publication().await;
+        let there = publication.is_ok();
+        found.push(("outbox", none(), outbox));
+        found.push(("publication", none(), publication));
+        if there {
+            found.push(("published", none(), self.published().await));
+            found.push(("columns", none(), self.columns().await));
+            for rule in tables {
+                let name = format!("{}.{}", rule.schema, rule.name);
+                found.push((watch::TABLE, name, self.table(rule).await));
+            }
+        }
+        found.push(("slot", none(), self.slot().await));
+        found
+    }
+
     /// All that a session cannot do without, up to the first that fails.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use crate::table::{PrimaryKeys, TableRule};
 use crate::wire::{Identity, Session, WireError};
 use dsn::Dsn;
 use pgoutput::Lsn;
+use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
@@ -60,6 +61,8 @@ pub(crate) struct Connected {
     pub(crate) primary_keys: PrimaryKeys,
     /// The history that the slot began.
     pub(crate) epoch: u64,
+    /// The outbox's and each captured table's oid, by schema and name.
+    pub(crate) oids: HashMap<(String, String), u32>,
     /// What the slot had confirmed before this session.
     pub(crate) confirmed: Lsn,
 }
@@ -121,11 +124,12 @@ async fn connect(slot: Slot) -> Result<Box<Connected>, SourceError> {
     let held = preconditions.all(&slot.tables).await;
     let interval = status_interval(&client).await;
     let primary_keys = catalog::primary_keys(&client, &slot.tables).await;
+    let oids = catalog::oids(&client, &slot.tables).await;
     let state = SlotState::read(&client, &slot.name).await.map_err(CatalogError::from);
     drop(client);
     driver.abort();
     held?;
-    let primary_keys = primary_keys?;
+    let (primary_keys, oids) = (primary_keys?, oids?);
     let confirmed = state?.and_then(|state| state.confirmed()).unwrap_or_default();
     let (session, identity) = Session::start(&slot.dsn, &slot.name, &slot.publication).await?;
     Ok(Box::new(Connected {
@@ -134,6 +138,7 @@ async fn connect(slot: Slot) -> Result<Box<Connected>, SourceError> {
         status_interval: interval,
         primary_keys,
         epoch: 0,
+        oids,
         confirmed,
     }))
 }

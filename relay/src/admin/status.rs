@@ -54,7 +54,7 @@ pub struct Written {
     pub kind: String,
     /// Which one; empty where there is one only.
     pub subject: String,
-    /// `blocked`, `partial` or `notice`.
+    /// `losing`, `blocked`, `at-risk`, `partial` or `notice`.
     pub severity: String,
     /// When it began, in RFC 3339.
     pub since: String,
@@ -133,7 +133,7 @@ impl Written {
             select kind, subject, severity, to_char(since at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
               found, cure
             from relay.condition where slot = $1
-            order by array_position(array['blocked', 'partial', 'notice'], severity), since, kind, subject";
+            order by array_position(array['losing', 'blocked', 'at-risk', 'partial', 'notice'], severity), since, kind, subject";
         let rows = client.query(SQL, &[&slot]).await.map_err(|source| AdminError::Query {
             cure: "relay.condition cannot be read; run `relay init`, or grant SELECT on it",
             source,
@@ -167,6 +167,11 @@ fn verdict(
             return (false, format!("Nothing flows: {}.", slot.describe(lost, name)));
         }
         _ if slot.reader.is_none() => {
+            // Written by the relay that reads from the slot when it can.
+            let worst = conditions.first();
+            if let Some(said) = worst.filter(|c| matches!(&*c.severity, "losing" | "blocked")) {
+                return (false, format!("Nothing flows: {}.", said.said()));
+            }
             return (
                 false,
                 format!(
@@ -184,6 +189,15 @@ fn verdict(
     }
     let worst = conditions.first();
     match worst.map(|condition| condition.severity.as_str()) {
+        Some("losing") => {
+            return (false, format!("Changes are being lost: {}.", conditions[0].said()));
+        }
+        Some("at-risk") => {
+            return (
+                false,
+                format!("Events flow until the next session: {}.", conditions[0].said()),
+            );
+        }
         Some("blocked") => {
             return (false, format!("Nothing flows: {}.", conditions[0].said()));
         }

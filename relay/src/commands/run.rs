@@ -37,8 +37,6 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
         tokio::spawn(maintain(dsn.clone(), config.outbox.clone(), Arc::clone(&confirmed_time)));
     let heartbeat = config.postgres.heartbeat;
     let heartbeat = heartbeat.map(|every| tokio::spawn(relay::heartbeat::run(dsn.clone(), every)));
-    let slot = config.postgres.slot.clone();
-    let watch = tokio::spawn(relay::slot::watch::run(dsn.clone(), slot, relay::slot::watch::EVERY));
     let pulse = Arc::<Pulse>::default();
     let alive = tokio::spawn(relay::slot::alive::run(
         dsn.clone(),
@@ -79,7 +77,6 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
     if let Some(observer) = observer {
         observer.abort();
     }
-    watch.abort();
     advice.abort();
     alive.abort();
     if let Some(heartbeat) = heartbeat {

@@ -1,13 +1,20 @@
 //! The session with Postgres: made, lost, made again, reported to, ended.
 
 use super::{Pipeline, PipelineError, Report};
-use crate::condition::record;
+use crate::condition::{Condition, record};
 use crate::publish::{Publisher, backoff};
 use crate::slot::Passing;
+use crate::slot::watch::Watch;
 use crate::source::{Connected, Source, SourceError, SourceEvent};
-use crate::wire::WireError;
+use crate::wire::{WireError, is_passing};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+
+/// The kind of the condition that there is no session, or none that gives anything.
+const SESSION: &str = "session";
+
+/// What a server before 18 says of a publication that was not there when a change was written.
+const UNDEFINED_OBJECT: &str = "42704";
 
 impl<P: Publisher> Pipeline<P> {
     pub(super) fn source_event(&mut self, event: SourceEvent) -> Result<(), PipelineError> {
@@ -48,6 +55,11 @@ impl<P: Publisher> Pipeline<P> {
         );
         let origin = format!("{}/{}", found.system_id, self.slot.dsn.database());
         self.intake.reconnected(origin, connected.epoch, connected.primary_keys);
+        self.intake.knows(connected.oids);
+        if self.watch.is_none() {
+            let watch = Watch::new(self.slot.clone(), self.conditions.clone(), &self.server);
+            self.watch = Some(tokio::spawn(watch.run()));
+        }
         if self.recorder.is_none() {
             let (dsn, slot) = (self.slot.dsn.clone(), self.slot.name.clone());
             self.recorder = Some(tokio::spawn(record(self.conditions.clone(), dsn, slot)));
@@ -55,7 +67,8 @@ impl<P: Publisher> Pipeline<P> {
         self.report.confirmed = self.report.confirmed.max(connected.confirmed);
         self.identity = Some(connected.identity);
         self.status_interval = connected.status_interval;
-        self.connect_attempts = 0;
+        self.in_use = false;
+        self.connected_at = Instant::now();
         self.source = Source::Streaming(connected.session);
         Ok(())
     }
@@ -71,13 +84,25 @@ impl<P: Publisher> Pipeline<P> {
         }
         let in_use = matches!(&error, SourceError::Wire(WireError::SlotInUse { .. }));
         if in_use {
-            if self.connect_attempts == 0 {
+            if !std::mem::replace(&mut self.in_use, true) {
                 tracing::warn!(
                     error = dsn::causes(&error),
                     "standing by: another relay reads from the slot; taking over when it is free"
                 );
             }
-        } else if passes {
+            // A standby asks every 200 to 400 ms, to take over within two seconds with all that a
+            // session needs. It waits for its turn: nothing has failed.
+            self.source = Source::wait(backoff(3, 0.5 + fastrand::f64() / 2.0));
+            return Ok(());
+        }
+        if let SourceError::Problem(problem) = &error {
+            let condition = Condition::blocked(
+                format!("no session with Postgres: {}", problem.found),
+                problem.cure.clone(),
+            );
+            self.conditions.set_silently(SESSION, "", condition);
+        }
+        if passes {
             tracing::error!(
                 error = dsn::causes(&error),
                 "no session: events wait in Postgres until this is mended; trying again"
@@ -85,15 +110,11 @@ impl<P: Publisher> Pipeline<P> {
         } else {
             tracing::warn!(
                 error = dsn::causes(&error),
-                attempt = self.connect_attempts + 1,
+                attempt = self.retry.failures() + 1,
                 "no connection to Postgres; trying again"
             );
         }
-        // A standby asks every 200 to 400 ms, to take over within two seconds with all that a
-        // session needs; a server that is down gets time.
-        let attempt = if in_use { 3 } else { self.connect_attempts.min(7) };
-        self.source = Source::wait(backoff(attempt, 0.5 + fastrand::f64() / 2.0));
-        self.connect_attempts += 1;
+        self.wait(!passes);
         Ok(())
     }
 
@@ -101,16 +122,65 @@ impl<P: Publisher> Pipeline<P> {
         if let WireError::Protocol(_) | WireError::Unexpected { .. } = error {
             return Err(PipelineError::Source(error.into()));
         }
-        tracing::warn!(
-            error = dsn::causes(&error),
-            "the connection to Postgres is lost; connecting again"
-        );
-        self.source = Source::wait(backoff(1, fastrand::f64()));
+        let causes = dsn::causes(&error);
+        match error {
+            WireError::Server(refused) if !is_passing(&refused.code) => {
+                let found = format!(
+                    "expected events from the slot {}, found that the server ends each stream: {causes}",
+                    self.slot.name
+                );
+                let cure = if refused.code == UNDEFINED_OBJECT {
+                    "the slot is older than its publication, or the publication was dropped and made again, and this server cannot decode what was written in between: run `relay drop --yes` and `relay init`; unpublished rows still stand in relay.outbox, but what relay.emit and captured tables wrote since the confirmed position is not sent"
+                } else {
+                    "see the server's log; the relay tries again by itself"
+                };
+                // Said at its begin; the tries that follow say nothing new.
+                self.conditions.set(SESSION, "", Condition::blocked(found, cure));
+            }
+            _ => tracing::warn!(
+                error = causes,
+                "the connection to Postgres is lost; connecting again"
+            ),
+        }
+        self.notice_progress();
+        self.wait(false);
         Ok(())
     }
 
+    /// Waits before the next try. A server that is down is asked every few seconds at least.
+    fn wait(&mut self, down: bool) {
+        const DOWN: Duration = Duration::from_secs(6);
+        let wait = self.retry.next(fastrand::f64());
+        self.source = Source::wait(if down { wait.min(DOWN) } else { wait });
+    }
+
+    /// The waits begin anew once something was read, or a session has stood for longer than the
+    /// longest wait. To be connected alone is nothing: a server may end each session at once.
+    fn notice_progress(&mut self) {
+        const STANDS: Duration = Duration::from_secs(20);
+        let received = self.intake.ledger().received_lsn();
+        let stands =
+            matches!(self.source, Source::Streaming(_)) && self.connected_at.elapsed() > STANDS;
+        if received > self.achieved || stands {
+            self.achieved = received;
+            self.retry.achieved();
+            self.conditions.clear(SESSION, "");
+        }
+    }
+
+    /// Ends the session because the server is stopping, and would wait for it until every event
+    /// is confirmed. Nothing is lost: what is not confirmed comes again.
+    pub(super) fn give_back(&mut self) {
+        if !matches!(self.source, Source::Streaming(_)) {
+            return;
+        }
+        self.send_status(true);
+        tracing::warn!("the server is shutting down: its session is given back; connecting again");
+        self.wait(true);
+    }
+
     /// Reports the flush position when it is time to.
-    pub(super) async fn send_status(&mut self, now: bool) {
+    pub(super) fn send_status(&mut self, now: bool) {
         if !now && self.reported_at.elapsed() < self.status_interval {
             return;
         }
@@ -124,10 +194,11 @@ impl<P: Publisher> Pipeline<P> {
         let Source::Streaming(session) = &mut self.source else {
             return;
         };
-        if let Err(error) = session.send_status(received, flushed).await {
+        if let Err(error) = session.send_status(received, flushed) {
             let _ = self.lost(error);
             return;
         }
+        self.notice_progress();
         if flushed > self.reported {
             let (published, on_their_way) = (self.report.published, self.schedule.len());
             tracing::debug!(confirmed = %flushed, published, on_their_way, "confirmed");
@@ -141,7 +212,10 @@ impl<P: Publisher> Pipeline<P> {
         if let Some(recorder) = &self.recorder {
             recorder.abort();
         }
-        self.send_status(true).await;
+        if let Some(watch) = &self.watch {
+            watch.abort();
+        }
+        self.send_status(true);
         self.report.confirmed = self.report.confirmed.max(self.intake.ledger().flush_lsn());
         self.report.unfinished = self.schedule.len() + self.dead_letters_in_flight;
         if let Source::Streaming(session) = self.source {

@@ -18,7 +18,7 @@ mod sns;
 mod sqs;
 
 pub use aws::{Access, PRODUCT, StoreError, aws_config};
-pub use backoff::backoff;
+pub use backoff::{Retry, backoff};
 pub use claim_check::{Claim, ClaimChecks};
 pub use destination::{Address, AddressError, Destination, DestinationError};
 pub use null::Null;

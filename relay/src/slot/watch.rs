@@ -1,11 +1,19 @@
-//! A look at the slot every so often, and a word when it is worse.
+//! A look at the slot and at all that a session needs every so often, and a word when it is worse.
 
 use super::state::{MUCH, SlotState, Trouble};
-use dsn::Dsn;
-use std::time::Duration;
+use super::{Passing, Preconditions, Problem};
+use crate::catalog;
+use crate::condition::{Condition, Conditions};
+use crate::source::Slot;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
-/// How often the slot is looked at.
-pub const EVERY: Duration = Duration::from_secs(30);
+/// How often the slot and what a session needs are looked at.
+pub const EVERY: Duration = Duration::from_secs(10);
 
 /// What was said last, so that the same is not said again.
 #[derive(Debug, Default)]
@@ -46,36 +54,149 @@ impl Said {
     }
 }
 
-/// Looks at the slot for as long as it is polled, over a connection of its own.
-pub async fn run(dsn: Dsn, name: String, every: Duration) {
-    let mut ticks = tokio::time::interval(every);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut client, mut said) = (None, Said::default());
-    loop {
-        ticks.tick().await;
-        let open = match client.take() {
-            Some(open) => Ok(open),
-            None => dsn.connect("relay watch").await.map(|(open, _)| open),
-        };
-        // That Postgres cannot be reached is said by the stream itself.
-        let Ok(open) = open else {
-            continue;
-        };
-        if let Ok(state) = SlotState::read(&open, &name).await {
-            if let Some(line) = state.as_ref().and_then(|s| said.worth_saying(s, &name)) {
+/// The words between the pipeline and the watch.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    /// To the watch: the server asks for an answer while events are unconfirmed.
+    pub(crate) look: Notify,
+    /// To the pipeline: the server is shutting down.
+    pub(crate) stops: Notify,
+}
+
+/// The kind of the conditions that are about a captured table, or the outbox under another name.
+pub(crate) const TABLE: &str = "table";
+
+/// That a table is still read, though it has another name.
+pub(crate) fn renamed(expected: &str, found: &str) -> Condition {
+    Condition::at_risk(
+        format!(
+            "expected the table {expected}, found it renamed to {found}; this session goes on to send its changes under the old name, the next one would be refused"
+        ),
+        "rename it back, or name the new name in [[table]] and restart the relay",
+    )
+}
+
+/// Looks at the slot and at all that a session needs.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    slot: Slot,
+    conditions: Conditions,
+    signals: Arc<Signals>,
+    said: Said,
+    /// The oid of each expected table, from when it was last found under its name.
+    oids: HashMap<(String, String), u32>,
+}
+
+impl Watch {
+    pub(crate) fn new(slot: Slot, conditions: Conditions, signals: &Arc<Signals>) -> Self {
+        let (said, oids) = (Said::default(), HashMap::new());
+        Self { slot, conditions, signals: Arc::clone(signals), said, oids }
+    }
+
+    /// Looks for as long as it is polled.
+    ///
+    /// Each look has a connection of its own, so that a server that stops (`smart`: it waits for
+    /// whoever is connected) refuses it. Between two looks the connection is kept: its end is the
+    /// first sign of a server that stops (`fast`).
+    pub(crate) async fn run(mut self) {
+        const SHORT: Duration = Duration::from_secs(1);
+        let mut next = Instant::now();
+        loop {
+            let began = Instant::now();
+            match self.slot.dsn.connect("relay watch").await {
+                Ok((client, mut driver)) => {
+                    if next <= began {
+                        next = began + EVERY;
+                        self.look(&client).await;
+                    }
+                    tokio::select! {
+                        _ = &mut driver => {}
+                        () = self.signals.look.notified() => {}
+                        () = tokio::time::sleep_until(next.into()) => {}
+                    }
+                    drop(client);
+                    driver.abort();
+                }
+                Err(error) => {
+                    if is_shutting_down(&error) {
+                        self.signals.stops.notify_one();
+                    }
+                    // That Postgres cannot be reached is said by the stream itself.
+                    tracing::debug!(error = dsn::causes(&error), "the watch has no connection");
+                    tokio::time::sleep(SHORT).await;
+                }
+            }
+            // Something between may end each connection at once.
+            tokio::time::sleep_until((began + SHORT / 4).into()).await;
+        }
+    }
+
+    async fn look(&mut self, client: &Client) {
+        let name = &self.slot.name;
+        if let Ok(Some(state)) = SlotState::read(client, name).await {
+            if let Some(line) = self.said.worth_saying(&state, name) {
                 tracing::warn!("{line}");
             }
-            if let Some(state) = &state {
-                tracing::debug!(
-                    retained = state.retained,
-                    behind = state.behind,
-                    wal_status = state.wal_status,
-                    safe_wal_size = state.safe_wal_size,
-                    "slot"
-                );
-            }
-            client = Some(open);
+            tracing::debug!(
+                retained = state.retained,
+                behind = state.behind,
+                wal_status = state.wal_status,
+                safe_wal_size = state.safe_wal_size,
+                "slot"
+            );
         }
+        if let Ok(oids) = catalog::oids(client, &self.slot.tables).await {
+            self.oids.extend(oids);
+        }
+        let wanted =
+            Preconditions { client, slot: &self.slot.name, publication: &self.slot.publication };
+        for (kind, subject, finding) in wanted.each(&self.slot.tables).await {
+            match finding {
+                Ok(_) => self.conditions.clear(kind, &subject),
+                // The connection was lost: nothing is known of it.
+                Err(problem) if problem.passing == Passing::ByItself => {}
+                Err(problem) => {
+                    let condition = match self.new_name(client, kind, &subject).await {
+                        Some(found) => renamed(&subject, &found),
+                        None => condition(kind, problem),
+                    };
+                    self.conditions.set(kind, &subject, condition);
+                }
+            }
+        }
+    }
+
+    /// The other name under which an expected table is published.
+    async fn new_name(&self, client: &Client, kind: &str, subject: &str) -> Option<String> {
+        const SQL: &str = "select format('%s.%s', n.nspname, c.relname)
+            from pg_catalog.pg_class as c
+            join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+            join pg_catalog.pg_publication_tables as t
+              on t.schemaname = n.nspname and t.tablename = c.relname
+            where c.oid = $1 and t.pubname = $2 and format('%s.%s', n.nspname, c.relname) <> $3";
+        if kind != TABLE {
+            return None;
+        }
+        let (_, oid) = self.oids.iter().find(|((s, n), _)| format!("{s}.{n}") == subject)?;
+        let row = client.query_opt(SQL, &[oid, &self.slot.publication, &subject]).await.ok()??;
+        row.get(0)
+    }
+}
+
+fn condition(kind: &str, problem: Problem) -> Condition {
+    match kind {
+        "role" => Condition::at_risk(problem.found, problem.cure),
+        "slot" => Condition::blocked(problem.found, problem.cure),
+        _ => Condition::losing(problem.found, problem.cure),
+    }
+}
+
+/// Whether the server refuses connections because it stops, or no longer is one that is meant.
+fn is_shutting_down(error: &dsn::Error) -> bool {
+    match error {
+        dsn::Error::Servers { errors } => errors.iter().any(is_shutting_down),
+        dsn::Error::Connect { source, .. } => source.code() == Some(&SqlState::CANNOT_CONNECT_NOW),
+        _ => false,
     }
 }
 

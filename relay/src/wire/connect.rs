@@ -7,6 +7,7 @@ use super::socket::Socket;
 use bytes::BytesMut;
 use dsn::Dsn;
 use fallible_iterator::FallibleIterator;
+use futures_util::FutureExt as _;
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 use std::io;
@@ -50,6 +51,22 @@ impl Link {
         self.stream.flush().await.map_err(|e| self.io("writing to", e))?;
         out.clear();
         Ok(())
+    }
+
+    /// Sends as much as the socket takes at once, and leaves the rest in `out`.
+    pub(super) fn try_send(&mut self, out: &mut BytesMut) -> Result<(), WireError> {
+        let send = async {
+            while !out.is_empty() {
+                self.stream.write_buf(out).await?;
+            }
+            self.stream.flush().await
+        };
+        send.now_or_never().unwrap_or(Ok(())).map_err(|e| self.io("writing to", e))
+    }
+
+    #[cfg(test)]
+    pub(super) fn over(stream: Socket) -> Self {
+        Self { stream, input: BytesMut::new(), server: "test".to_owned(), user: "u".to_owned() }
     }
 
     /// Asks, and returns the values of the rows, one after another, as texts.

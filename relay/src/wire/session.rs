@@ -55,6 +55,10 @@ pub struct Session {
     patient_until: Option<Instant>,
     /// Whether the buffer has grown for a message larger than usual.
     grown: bool,
+    /// What the socket has not taken yet of the last status.
+    out: BytesMut,
+    /// Since when.
+    unsent_since: Option<Instant>,
 }
 
 impl fmt::Debug for Session {
@@ -109,6 +113,8 @@ impl Session {
             knows_low_water: true,
             patient_until: None,
             grown: false,
+            out: BytesMut::new(),
+            unsent_since: None,
         })
     }
 
@@ -150,7 +156,7 @@ impl Session {
         const ASK_AGAIN: Duration = Duration::from_millis(100);
         loop {
             // Nothing is flushed: nothing is confirmed. The reply says how far the server is.
-            self.report(Lsn::default(), Lsn::default(), true).await?;
+            self.report(Lsn::default(), Lsn::default(), true)?;
             let asked = Instant::now();
             while asked.elapsed() < ASK_AGAIN {
                 match self.next_frame()? {
@@ -293,38 +299,47 @@ impl Session {
         }
     }
 
-    /// Reports how far the events are safe.
+    /// Reports how far the events are safe. Never waits: what the socket does not take now goes
+    /// with the next call, and a report is left out while an earlier one is not sent whole.
     ///
     /// # Errors
     /// When the connection is lost, or takes nothing for ten seconds.
-    pub async fn send_status(&mut self, received: Lsn, flushed: Lsn) -> Result<(), WireError> {
-        self.report(received, flushed, false).await
+    pub fn send_status(&mut self, received: Lsn, flushed: Lsn) -> Result<(), WireError> {
+        self.report(received, flushed, false)
     }
 
-    async fn report(
+    fn report(
         &mut self,
         received: Lsn,
         flushed: Lsn,
         reply_requested: bool,
     ) -> Result<(), WireError> {
-        let since_1970 =
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let status = StandbyStatus {
-            write: received.max(flushed),
-            flush: flushed,
-            apply: flushed,
-            clock: i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX) - POSTGRES_EPOCH,
-            reply_requested,
-        };
-        let mut out = BytesMut::new();
-        frontend::CopyData::new(&status.encode()[..])
-            .map_err(|e| self.link.io("writing to", e))?
-            .write(&mut out);
+        self.link.try_send(&mut self.out)?;
+        if self.out.is_empty() {
+            self.unsent_since = None;
+            let since_1970 =
+                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let status = StandbyStatus {
+                write: received.max(flushed),
+                flush: flushed,
+                apply: flushed,
+                clock: i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX) - POSTGRES_EPOCH,
+                reply_requested,
+            };
+            frontend::CopyData::new(&status.encode()[..])
+                .map_err(|e| self.link.io("writing to", e))?
+                .write(&mut self.out);
+            self.link.try_send(&mut self.out)?;
+        }
         const LIMIT: Duration = Duration::from_secs(10);
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        if self.unsent_since.get_or_insert_with(Instant::now).elapsed() < LIMIT {
+            return Ok(());
+        }
         let server = self.link.server.clone();
-        tokio::time::timeout(LIMIT, self.link.send(&mut out)).await.map_err(|_| {
-            WireError::TimeOut { doing: "reporting to", server, seconds: LIMIT.as_secs() }
-        })?
+        Err(WireError::TimeOut { doing: "reporting to", server, seconds: LIMIT.as_secs() })
     }
 
     /// Ends the stream and waits until the server has taken note of the last status.
@@ -332,7 +347,7 @@ impl Session {
     /// # Errors
     /// When the connection is lost before that.
     pub async fn finish(mut self) -> Result<(), WireError> {
-        let mut out = BytesMut::new();
+        let mut out = std::mem::take(&mut self.out);
         frontend::copy_done(&mut out);
         self.link.send(&mut out).await?;
         loop {
@@ -361,5 +376,44 @@ fn start_refused(slot: &str, error: ServerError) -> WireError {
         "55006" => WireError::SlotInUse { slot, message: error.message },
         "42704" => WireError::SlotMissing { slot },
         _ => WireError::Server(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::socket::Socket;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::UnixStream;
+
+    #[tokio::test]
+    async fn a_server_that_does_not_read_does_not_hold_the_caller_and_gets_whole_reports_later() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut session = Session {
+            link: Link::over(Socket::Unix(ours)),
+            used: 0,
+            pace: Pace::new(Instant::now()),
+            low_water: 1,
+            knows_low_water: false,
+            patient_until: None,
+            grown: false,
+            out: BytesMut::new(),
+            unsent_since: None,
+        };
+        // More than a socket holds: before, the call after the last that fitted waited.
+        let began = Instant::now();
+        for _ in 0..100_000 {
+            session.send_status(7.into(), 5.into()).unwrap();
+        }
+        assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+        assert!(!session.out.is_empty(), "expected a full socket");
+        let mut found = vec![0; 1_000_000];
+        let length = theirs.read(&mut found).await.unwrap();
+        session.send_status(7.into(), 5.into()).unwrap();
+        let mut rest = &found[..length];
+        while let Some((tag, body)) = whole_message(rest) {
+            assert_eq!((tag, body.len()), (b'd', 34));
+            rest = &rest[body.len() + 5..];
+        }
     }
 }
