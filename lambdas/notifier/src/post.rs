@@ -201,7 +201,7 @@ fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
         return Some(text.parse().map_or(LONGEST_DELAY, Duration::from_secs).min(LONGEST_DELAY));
     }
     let date = PrimitiveDateTime::parse(text, HTTP_DATE).ok()?.assume_utc();
-    let after = (date - OffsetDateTime::from(now)).try_into().unwrap_or_default();
+    let after: Duration = (date - OffsetDateTime::from(now)).try_into().unwrap_or_default();
     Some(LONGEST_DELAY.min(after))
 }
 
