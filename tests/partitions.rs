@@ -61,3 +61,104 @@ async fn a_row_of_a_day_without_a_partition_is_published_too() -> Result<()> {
     world.broker.wait("both", LIMIT, |s| s.accepted.len() == 2).await;
     Ok(())
 }
+
+#[tokio::test]
+async fn upkeep_beside_a_reader_makes_no_insert_wait_and_each_partition_is_its_own() -> Result<()> {
+    let world = World::new().await?;
+    let (client, mut reader) = (world.client().await?, world.client().await?);
+    for day in 1..=21 {
+        let sql = format!(
+            "create table relay.outbox_202001{day:02} partition of relay.outbox
+             for values from ('2020-01-{day:02} 00:00:00+00') to ('2020-01-{day:02} 12:00:00+00')"
+        );
+        client.batch_execute(&sql).await?;
+    }
+    // No date, and a hand-made one that overlaps a day to come.
+    client
+        .batch_execute(
+            "create table relay.outbox_20209999 partition of relay.outbox for values from ('2020-03-01 00:00:00+00') to ('2020-03-02 00:00:00+00');
+             insert into relay.outbox (recorded_at, aggregate_type, aggregate_id, event_type, data)
+             select d, 'order', 'o', 'order.created', '{}' from unnest('{2020-01-01 06:00+00, 2020-06-01 06:00+00}'::timestamptz[]) as d;
+             do $$ begin execute format('create table relay.mine partition of relay.outbox for values from (%L) to (%L)', current_date + 20, current_date + 22); end $$",
+        )
+        .await?;
+    let reading = reader.transaction().await?;
+    reading.query("select from relay.outbox", &[]).await?;
+
+    // Held by the reader: nothing is waited for, an insert of another session has no lock before it.
+    let step = "select step, what from relay.maintain_outbox(9, confirmed => now())";
+    let waits = "select set_config('lock_timeout', '10ms', false)";
+    client.query(waits, &[]).await?;
+    let upkeep = world.client().await?;
+    for _ in 0..4 {
+        let (done, written) = tokio::join!(
+            upkeep.query(step, &[]),
+            client.execute(INSERT, &[&"o", &1_i64, &"order.created", &"{}"])
+        );
+        let (done, _) = (done?, written?);
+        for row in done {
+            assert_ne!(row.get::<_, &str>(0), "drop");
+        }
+    }
+    let deleted = "select count(*) = 0 from relay.outbox_default";
+    assert!(client.query_one(deleted, &[]).await?.get::<_, bool>(0), "the default one is emptied");
+    reading.rollback().await?;
+    let left = "select count(*) = 0 from pg_class where relname ~ '^outbox_2020'";
+    for _ in 0..6 {
+        upkeep.query(step, &[]).await?;
+    }
+    assert!(client.query_one(left, &[]).await?.get::<_, bool>(0), "all are dropped");
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_function_of_ours_is_safe_by_itself_under_any_search_path() -> Result<()> {
+    let world = World::new().await?;
+    let client = world.client().await?;
+    let output = world
+        .relay("")
+        .args(["init", "--read-model"])
+        .env("READ_MODEL_URL", world.postgres.url(&world.database))
+        .output()?;
+    assert!(output.status.success(), "{}", crate::harness::text(&output));
+    let careless = "select p.oid::regprocedure::text from pg_proc as p join pg_language as l on l.oid = p.prolang
+        where p.pronamespace = 'relay'::regnamespace and l.lanname in ('sql', 'plpgsql') and p.prosqlbody is null
+          and not 'search_path=pg_catalog, pg_temp' = any (coalesce(p.proconfig, '{}'))";
+    let careless = client.query(careless, &[]).await?;
+    let careless: Vec<String> = careless.iter().map(|row| row.get(0)).collect();
+    assert!(careless.is_empty(), "{careless:?}");
+    Ok(())
+}
+
+/// The relay's bounds and the table's are the same, in the locale C too.
+#[tokio::test]
+async fn a_name_is_a_name_in_every_locale_and_to_the_relay() -> Result<()> {
+    let world = World::new().await?;
+    let names: Vec<String> = ["commande.créée", "", "a b", "注文", "a\u{a0}b", "\u{85}", "\u{7f}"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain((1..128_u8).map(|byte| format!("a{}", char::from(byte))))
+        .chain((80..90).map(|n| "文".repeat(n)))
+        .chain((120..130).map(|n| "é".repeat(n)))
+        .chain((250..260).map(|n| "n".repeat(n)))
+        .collect();
+    let server = world.postgres.connect("postgres").await?;
+    let c = "create database c template template0 encoding 'UTF8' locale 'C'";
+    server.batch_execute(c).await?;
+    let output = world
+        .relay("")
+        .arg("init")
+        .env("DATABASE_URL", world.postgres.url("c"))
+        .env("RELAY_SLOT", "c")
+        .output()?;
+    assert!(output.status.success(), "{}", crate::harness::text(&output));
+    for database in ["c", &world.database] {
+        let client = world.postgres.connect(database).await?;
+        let sql = "select n, relay.is_name(n) from unnest($1::text[]) as n";
+        for row in client.query(sql, &[&names]).await? {
+            let (name, is): (&str, bool) = (row.get(0), row.get(1));
+            assert_eq!(is, relay::bounds::is_name(name), "{name:?} in {database}");
+        }
+    }
+    Ok(())
+}

@@ -38,6 +38,8 @@ const PROBE: &str = "select current_setting('transaction_read_only'),
 /// reads them without running them: tables of an earlier version are found out before an event is
 /// taken.
 const NEEDED: [&str; 3] = [ledger::MOVED_AND_NEW, inbox::PARK, effect::NOTE];
+/// So many steps of the upkeep at once: a delivery waits for them.
+const STEPS: u32 = 30;
 
 /// A read model: where it is, and the connection to it while there is one.
 pub(crate) struct Database {
@@ -251,32 +253,39 @@ impl Drop for Session {
     }
 }
 
+/// Does what there is to do for the inbox, in as many transactions: a lock of one step is not held
+/// through the next.
 async fn maintain(client: &mut Client) {
-    // In a transaction, so that a pooler keeps to one server connection.
-    let maintained = async {
-        let transaction = client.transaction().await?;
-        let rows = transaction.query("select relay.maintain_inbox()", &[]).await?;
-        // Rows hold on to their statement, which a pooler's next client must not find.
-        let done: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-        drop(rows);
-        transaction.commit().await?;
-        Ok(done)
-    };
-    match maintained.await {
-        Ok(lines) => {
-            for done in lines {
-                tracing::debug!(done, "saw to the inbox's partitions");
+    for _ in 0..STEPS {
+        match maintain_step(client).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                let error = error::describe(&error);
+                tracing::warn!(
+                    error,
+                    "the inbox's partitions could not be seen to; events still arrive, in its default partition; let the owner of relay.inbox call relay.maintain_inbox() daily"
+                );
+                return;
             }
         }
-        Err(error) => {
-            let error: tokio_postgres::Error = error;
-            let error = error::describe(&error);
-            tracing::warn!(
-                error,
-                "the inbox's partitions could not be seen to; events still arrive, in its default partition; let the owner of relay.inbox call relay.maintain_inbox() daily"
-            );
-        }
     }
+}
+
+/// Whether there may be another step.
+async fn maintain_step(client: &mut Client) -> Result<bool, tokio_postgres::Error> {
+    // In a transaction, so that a pooler keeps to one server connection.
+    let transaction = client.transaction().await?;
+    let rows = transaction.query("select step, what from relay.maintain_inbox()", &[]).await?;
+    // Rows hold on to their statement, which a pooler's next client must not find.
+    let done: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    drop(rows);
+    transaction.commit().await?;
+    for (step, what) in &done {
+        tracing::debug!(step, what, "saw to the inbox's partitions");
+    }
+    // An insert may wait for a drop: one attempt is enough.
+    Ok(done.iter().any(|(step, _)| matches!(step.as_str(), "create" | "empty" | "delete")))
 }
 
 impl fmt::Debug for Database {

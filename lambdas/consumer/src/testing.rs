@@ -58,16 +58,17 @@ const SEED: &str = "RELAY_TEST_SEED";
 /// When the first given event happened; each later one a second after the one before.
 const FIRST: OffsetDateTime = time::macros::datetime!(2026-01-15 10:30:00 UTC);
 
-const READ_MODEL: [&str; 6] = [
+const READ_MODEL: [&str; 7] = [
     include_str!("../../../sql/read_model/V1__inbox.sql"),
     include_str!("../../../sql/read_model/V2__await.sql"),
     include_str!("../../../sql/read_model/V3__effect.sql"),
     include_str!("../../../sql/read_model/V4__notify.sql"),
     include_str!("../../../sql/read_model/V5__progress.sql"),
+    include_str!("../../../sql/read_model/V7__upkeep.sql"),
     include_str!("../../../sql/read_model/V8__effect_not_before.sql"),
 ];
 
-const SOURCE: [&str; 8] = [
+const SOURCE: [&str; 9] = [
     include_str!("../../../sql/source/V1__outbox.sql"),
     include_str!("../../../sql/source/V2__outbox_partitions.sql"),
     include_str!("../../../sql/source/V3__emit.sql"),
@@ -76,6 +77,7 @@ const SOURCE: [&str; 8] = [
     include_str!("../../../sql/source/V6__condition.sql"),
     include_str!("../../../sql/source/V7__bounds.sql"),
     include_str!("../../../sql/source/V12__condition_severities.sql"),
+    include_str!("../../../sql/source/V14__upkeep.sql"),
 ];
 
 /// One event that is given to a projection.

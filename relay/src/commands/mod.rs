@@ -10,6 +10,7 @@ pub(crate) mod new;
 pub(crate) mod parked;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod upkeep;
 
 use anyhow::Context as _;
 use bytesize::ByteSize;

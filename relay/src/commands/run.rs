@@ -1,10 +1,10 @@
 //! `relay run`: publish until told to stop.
 
-use super::{destinations, source};
+use super::{destinations, source, upkeep};
 use anyhow::Context;
 use prometheus_client::registry::Registry;
 use relay::condition::Conditions;
-use relay::config::{Config, Outbox};
+use relay::config::Config;
 use relay::observe::Pulse;
 use relay::observe::http::Server;
 use relay::observe::metric::Meters;
@@ -13,13 +13,9 @@ use relay::publish::Publisher as _;
 use relay::route::Routes;
 use relay::value::Numbers;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicI64;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
-
-/// How often the outbox's partitions are looked after.
-const MAINTENANCE: Duration = Duration::from_secs(3600);
 
 pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
     let dsn = source(config).await?;
@@ -33,8 +29,6 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
     });
     let to: Vec<_> = to.collect();
     let confirmed_time = Arc::new(AtomicI64::new(0));
-    let maintenance =
-        tokio::spawn(maintain(dsn.clone(), config.outbox.clone(), Arc::clone(&confirmed_time)));
     let heartbeat = config.postgres.heartbeat;
     let heartbeat = heartbeat.map(|every| tokio::spawn(relay::heartbeat::run(dsn.clone(), every)));
     let pulse = Arc::<Pulse>::default();
@@ -51,6 +45,12 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<bool> {
         heartbeat: config.postgres.heartbeat.is_some(),
     };
     let advice = tokio::spawn(relay::slot::advice::run(advice, conditions.clone()));
+    let maintenance = tokio::spawn(upkeep::run(
+        dsn.clone(),
+        config.outbox.clone(),
+        Arc::clone(&confirmed_time),
+        conditions.clone(),
+    ));
     let (meters, registry) = Meters::new(to.iter().map(|to| to.publisher.name()));
     let observer = observe(config, registry, &pulse, &conditions).await?;
     let setup = Setup {
@@ -120,41 +120,3 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Makes the outbox's coming partitions and drops those that are done with.
-async fn maintain(dsn: dsn::Dsn, outbox: Outbox, confirmed: Arc<AtomicI64>) {
-    let mut every = tokio::time::interval(MAINTENANCE);
-    loop {
-        every.tick().await;
-        match maintain_once(&dsn, &outbox, confirmed.load(Ordering::Relaxed)).await {
-            Ok(done) => {
-                for line in done {
-                    tracing::info!("outbox: {line}");
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the outbox's partitions could not be looked after; its default partition takes the rows");
-            }
-        }
-    }
-}
-
-async fn maintain_once(
-    dsn: &dsn::Dsn,
-    outbox: &Outbox,
-    confirmed: i64,
-) -> anyhow::Result<Vec<String>> {
-    let (client, driver) = dsn.connect("relay maintenance").await?;
-    // Nothing confirmed yet by this process: nothing is dropped.
-    let confirmed = (confirmed != 0).then_some(confirmed);
-    let keep = i64::try_from(outbox.keep.as_secs()).unwrap_or(i64::MAX);
-    let rows = client
-        .query(
-            "select relay.maintain_outbox($1, $2::bigint * interval '1 second',
-                timestamptz '2000-01-01 00:00:00+00' + $3::bigint * interval '1 microsecond')",
-            &[&i32::from(outbox.partitions_ahead), &keep, &confirmed],
-        )
-        .await;
-    drop(client);
-    driver.abort();
-    Ok(rows?.iter().map(|row| row.get(0)).collect())
-}
