@@ -50,7 +50,7 @@ impl Problem {
         Self { passing: Passing::Mended, ..self }
     }
 
-    fn query(error: &tokio_postgres::Error) -> Self {
+    pub(crate) fn query(error: &tokio_postgres::Error) -> Self {
         let Some(refused) = error.as_db_error() else {
             let found = format!("the server did not answer a question: {error}");
             let problem = Self::new(found, "check the way to the server and its log");

@@ -9,8 +9,9 @@ use crate::claim_check::{ClaimChecks, redeem};
 use crate::database::{Database, Session};
 use crate::deadline::Deadline;
 use crate::effect::Effects;
-use crate::error::{Error, chain, describe, is_contention, is_lost, is_unique_violation};
+use crate::error::{Error, chain, describe, is_contention, is_final, is_lost, is_unique_violation};
 use crate::handler::Handler;
+use crate::keep;
 use crate::metrics::Metrics;
 use crate::record::{Content, Record};
 use crate::traces::{self, Traces};
@@ -201,7 +202,8 @@ impl<H: Handler> Consumer<H> {
         if !open.is_empty() {
             // Proves that the database can be reached; from here on each record has an end of its own.
             self.reach(deadline).await?;
-            if open.len() == 1 || !self.together(&mut batch, &open, &deadline.half_way()).await {
+            let alone = open.len() == 1 || open.iter().any(|at| is_unkeepable(&batch, *at));
+            if alone || !self.together(&mut batch, &open, &deadline.half_way()).await {
                 self.one_by_one(&mut batch, &open, deadline).await?;
             }
         }
@@ -328,10 +330,34 @@ impl<H: Handler> Consumer<H> {
     /// connection was in the way, parked where the handler refuses it.
     async fn one(&mut self, item: Item<'_>, deadline: &Deadline) -> Result<End, Error> {
         let mut park: Option<String> = None;
+        // A key that no index holds is parked without a look at what is there.
+        let mut unkeepable = keep::too_long(item.event);
         let mut tries = 0;
         loop {
             tries += 1;
             let session = self.database.session(self.handler.name()).await?;
+            if let Some(reason) = &unkeepable {
+                let parked =
+                    deadline.before(keep::park(session, self.handler.name(), item, reason)).await;
+                match parked {
+                    Ok(()) => {
+                        self.log(item, "parked: see relay.parked for the event and the reason");
+                        return Ok(End::Came(Outcome::Parked, None));
+                    }
+                    Err(undone) => {
+                        self.clear_up(&undone);
+                        match undone {
+                            Undone::OutOfTime => return Ok(End::OutOfTime),
+                            Undone::NotBegun(error) if tries >= TRIES => return Err(error),
+                            Undone::Db(error) if tries >= TRIES || is_final(&error) => {
+                                self.log(item, &format!("to be retried: {}", describe(&error)));
+                                return Ok(End::Came(Outcome::Failed, None));
+                            }
+                            _ => continue,
+                        }
+                    }
+                }
+            }
             let manner = Manner { park: park.as_deref(), receives: self.park_after };
             let applied = deadline.before(apply(session, &self.handler, &[item], manner)).await;
             let undone = match applied {
@@ -350,6 +376,14 @@ impl<H: Handler> Consumer<H> {
                 Undone::OutOfTime => return Ok(End::OutOfTime),
                 Undone::Reject(reason) if park.is_none() => {
                     park = Some(reason);
+                    continue;
+                }
+                Undone::Db(error) if is_final(&error) => {
+                    match park.take() {
+                        None => park = Some(describe(&error)),
+                        // Not even that it is parked can be kept beside the others.
+                        Some(reason) => unkeepable = Some(reason),
+                    }
                     continue;
                 }
                 Undone::Overtaken if again => continue,
@@ -443,6 +477,10 @@ impl<H: Handler> Consumer<H> {
             }
         }
     }
+}
+
+fn is_unkeepable(batch: &Batch, at: usize) -> bool {
+    batch.record(at).event().is_some_and(|event| keep::too_long(event).is_some())
 }
 
 fn item(batch: &Batch, at: usize) -> Option<Item<'_>> {

@@ -5,6 +5,7 @@
 
 use crate::begin::{self, within_limit};
 use crate::error::{self, Error};
+use crate::keep;
 use crate::statements::Statements;
 use dsn::Dsn;
 use std::fmt;
@@ -81,6 +82,9 @@ impl Database {
     }
 
     async fn open(&self, application_name: &str) -> Result<Session, Error> {
+        if application_name.len() > keep::PROJECTION {
+            return Err(Error::Name { most: keep::PROJECTION, found: application_name.len() });
+        }
         let (client, driver) = self.dsn.connect(application_name).await?;
         tracing::debug!(read_model = %self.dsn, "connected");
         let session = Session {

@@ -4,6 +4,7 @@ use super::{read_model, source};
 use anyhow::{Context, bail};
 use dsn::Dsn;
 use relay::config::Config;
+use relay::history;
 use relay::migrate::{Side, migrate};
 use relay::slot::{Preconditions, SlotState};
 use relay::table::TableRule;
@@ -105,6 +106,7 @@ async fn slot(client: &Client, name: &str, failover: bool) -> anyhow::Result<()>
     let wanted = Preconditions { client, slot: name, publication: "" };
     if let Some(state) = SlotState::read(client, name).await? {
         println!("ok    {}", wanted.slot().await?);
+        history::epoch(client, name, false).await?;
         if failover && state.failover != Some(true) {
             bail!(
                 "expected the slot {name} to be kept for a failover, found that it is not; from PostgreSQL 17 on run, while no relay reads from it: psql 'replication=database …' -c 'ALTER_REPLICATION_SLOT {name} (FAILOVER)'"
@@ -128,7 +130,10 @@ async fn slot(client: &Client, name: &str, failover: bool) -> anyhow::Result<()>
     };
     let made = client.query_one(sql, &[&name]).await;
     match made {
-        Ok(row) => println!("made  slot {name} at {}", row.get::<_, String>(0)),
+        Ok(row) => {
+            println!("made  slot {name} at {}", row.get::<_, String>(0));
+            history::epoch(client, name, true).await?;
+        }
         Err(error) => {
             let said =
                 error.as_db_error().map_or_else(|| error.to_string(), |e| e.message().to_owned());
