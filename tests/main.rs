@@ -16,6 +16,7 @@ mod delivery;
 mod faults;
 mod formats;
 mod harness;
+mod histories;
 mod idle;
 mod large;
 mod limits;

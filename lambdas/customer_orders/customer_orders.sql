@@ -31,10 +31,15 @@ create index if not exists customer_orders_by_customer on customer_orders (custo
 create table if not exists customer_orders_customer (
   customer_id text primary key,
   name text,
-  city text
+  city text,
+  version bigint not null default 0
 );
+
+-- For a table that was made before it had one.
+alter table customer_orders_customer add column if not exists version bigint not null default 0;
 
 comment on table customer_orders_customer is 'The customers, for the orders that are still to come.';
 comment on column customer_orders_customer.customer_id is 'The customer.';
 comment on column customer_orders_customer.name is 'Their name as it is now.';
 comment on column customer_orders_customer.city is 'Where they live now.';
+comment on column customer_orders_customer.version is 'The version of the customer that the row shows; 0 where none is known.';

@@ -22,6 +22,7 @@ pub mod config;
 pub mod dead_letter;
 pub mod health;
 pub mod heartbeat;
+pub mod history;
 pub mod iam;
 pub mod intake;
 pub mod ledger;

@@ -226,32 +226,33 @@ impl<'a> OutboxEvent<'a> {
 
     /// What the table's constraints say, for rows that got around them.
     fn check(self) -> Result<Self, OutboxError> {
+        let this = self.with_tenant();
         let refused = |column, expected| Err(OutboxError::Value { column, expected });
-        if !(1..=bounds::KEY).contains(&self.aggregate_id.len()) {
+        if !(1..=bounds::KEY).contains(&this.aggregate_id.len()) {
             return refused("aggregate_id", "a key of 1 to 1024 bytes");
         }
-        if !bounds::is_name(&self.event_type) {
+        if !bounds::is_name(&this.event_type) {
             return refused(
                 "event_type",
                 "a name of 1 to 255 bytes without spaces, such as order.created",
             );
         }
-        if !bounds::is_name(&self.aggregate_type) {
+        if !bounds::is_name(&this.aggregate_type) {
             return refused(
                 "aggregate_type",
                 "a name of 1 to 255 bytes without spaces, such as order",
             );
         }
-        if self.tenant_id.as_ref().is_some_and(|tenant| tenant.len() > bounds::TENANT) {
+        if this.tenant_id.as_ref().is_some_and(|tenant| tenant.len() > bounds::TENANT) {
             return refused("tenant_id", "at most 128 bytes, or null");
         }
-        if !bounds::is_time(&self.recorded_at) {
+        if !bounds::is_time(&this.recorded_at) {
             return refused("recorded_at", "a time from 0001-01-02 to 9999-12-30 in UTC");
         }
-        if !self.metadata.trim_ascii_start().starts_with('{') {
+        if !this.metadata.trim_ascii_start().starts_with('{') {
             return refused("metadata", "a JSON object");
         }
-        Ok(self.with_tenant())
+        Ok(this)
     }
 }
 

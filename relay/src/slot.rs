@@ -61,7 +61,7 @@ impl Problem {
         Self { passing: Passing::ByItself, ..self }
     }
 
-    fn query(error: &tokio_postgres::Error) -> Self {
+    pub(crate) fn query(error: &tokio_postgres::Error) -> Self {
         Self::refused("the server did not answer a question", error)
     }
 }

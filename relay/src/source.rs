@@ -1,6 +1,7 @@
 //! The reading end of the pipeline: connected, connecting, or waiting to try again.
 
 use crate::catalog::{self, CatalogError};
+use crate::history;
 use crate::slot::{Passing, Preconditions, Problem, SlotState};
 use crate::table::{PrimaryKeys, TableRule};
 use crate::wire::{Identity, Session, WireError};
@@ -126,9 +127,15 @@ async fn connect(slot: Slot) -> Result<Box<Connected>, SourceError> {
     let primary_keys = catalog::primary_keys(&client, &slot.tables).await;
     let oids = catalog::oids(&client, &slot.tables).await;
     let state = SlotState::read(&client, &slot.name).await.map_err(CatalogError::from);
+    // Only where the slot is there: a slot that `relay init` makes later begins its own.
+    let epoch = match &held {
+        Ok(()) => history::epoch(&client, &slot.name, false).await,
+        Err(_) => Ok(0),
+    };
     drop(client);
     driver.abort();
     held?;
+    let epoch = epoch?;
     let (primary_keys, oids) = (primary_keys?, oids?);
     let confirmed = state?.and_then(|state| state.confirmed()).unwrap_or_default();
     let (session, identity) = Session::start(&slot.dsn, &slot.name, &slot.publication).await?;
@@ -137,7 +144,7 @@ async fn connect(slot: Slot) -> Result<Box<Connected>, SourceError> {
         identity,
         status_interval: interval,
         primary_keys,
-        epoch: 0,
+        epoch,
         oids,
         confirmed,
     }))

@@ -333,7 +333,7 @@ fn fate(
 /// told from a redelivery. Versions tell, so guarded events of any age may come.
 fn forgotten(event: &Event, mode: Mode, horizon: Option<Date>) -> Option<String> {
     let horizon = horizon.filter(|_| version::guarded(event, mode).is_none())?;
-    let day = inbox::day(event);
+    let day = inbox::happened_on(event);
     (day < horizon).then(|| {
         format!(
             "expected an event of {horizon} or later, found one of {day}: the inbox has forgotten that day, so it cannot be told whether the event had its effect"

@@ -3,6 +3,7 @@
 //! Knows: `relay.awaited`. Must not know: how one waits.
 
 use crate::handler::Tx;
+use crate::inbox::tenant;
 use crate::statements::Step;
 use crate::undone::Undone;
 use envelope::Event;
@@ -20,15 +21,17 @@ pub(crate) async fn notify(
     let step = Step::new(
         "select pg_notify('relay_progress', a.key::text)
          from (
-           select relay.await_key($1, aggregate_type, aggregate_id) as key
-           from unnest($2::text[], $3::text[]) as moved (aggregate_type, aggregate_id)
+           select relay.await_key($1, tenant_id, aggregate_type, aggregate_id) as key
+           from unnest($2::text[], $3::text[], $4::text[])
+             as moved (tenant_id, aggregate_type, aggregate_id)
            union
-           select relay.await_key($1, event_id) from unnest($4::uuid[]) as arrived (event_id)
+           select relay.await_key($1, event_id) from unnest($5::uuid[]) as arrived (event_id)
          ) as brought_about
          join relay.awaited as a using (key)
          where a.expires_at > clock_timestamp()",
     )
     .with(projection)
+    .with(events.iter().map(|event| tenant(event)).collect::<Vec<_>>())
     .with(events.iter().map(|event| event.aggregate_type.as_str()).collect::<Vec<_>>())
     .with(events.iter().map(|event| event.aggregate_id.as_str()).collect::<Vec<_>>())
     .with(events.iter().map(|event| event.event_id).collect::<Vec<_>>());

@@ -9,8 +9,9 @@ use crate::claim_check::{ClaimChecks, redeem};
 use crate::database::{Database, Session};
 use crate::deadline::{Deadline, Passed};
 use crate::effect::Effects;
-use crate::error::{Error, chain, describe, is_contention, is_lost, is_unique_violation};
+use crate::error::{Error, chain, describe, is_contention, is_final, is_lost, is_unique_violation};
 use crate::handler::Handler;
+use crate::keep;
 use crate::metrics::Metrics;
 use crate::record::{Content, Record};
 use crate::seldom::Seldom;
@@ -235,7 +236,8 @@ impl<H: Handler> Consumer<H> {
         if !open.is_empty() {
             // Proves that the database can be reached; from here on each record has an end of its own.
             self.reach(deadline).await?;
-            if open.len() == 1 || !self.together(batch, &open, &deadline.half_way()).await {
+            let alone = open.len() == 1 || open.iter().any(|at| is_unkeepable(batch, *at));
+            if alone || !self.together(batch, &open, &deadline.half_way()).await {
                 self.one_by_one(batch, &open, deadline).await?;
             }
         }
@@ -419,10 +421,34 @@ impl<H: Handler> Consumer<H> {
     async fn one(&mut self, item: Item<'_>, deadline: &Deadline) -> Result<OneEnd, Error> {
         let mut park: Option<String> = None;
         let (mut tries, mut pause) = (0, FIRST_PAUSE);
+        // A key that no index holds is parked without a look at what is there.
+        let mut unkeepable = keep::too_long(item.event);
         loop {
             tries += 1;
             self.reach(deadline).await?;
             let session = self.database.session(self.handler.name()).await?;
+            if let Some(reason) = &unkeepable {
+                let parked =
+                    deadline.before(keep::park(session, self.handler.name(), item, reason)).await;
+                match parked {
+                    Ok(()) => {
+                        self.log(item, "parked: see relay.parked for the event and the reason");
+                        return Ok(OneEnd::Came(Outcome::Parked, None));
+                    }
+                    Err(undone) => {
+                        self.clear_up(&undone);
+                        match undone {
+                            Undone::OutOfTime => return Ok(OneEnd::OutOfTime),
+                            Undone::NotBegun(error) if tries >= TRIES => return Err(error),
+                            Undone::Db(error) if tries >= TRIES || is_final(&error) => {
+                                self.log(item, &format!("to be retried: {}", describe(&error)));
+                                return Ok(OneEnd::Came(Outcome::Failed, None));
+                            }
+                            _ => continue,
+                        }
+                    }
+                }
+            }
             let manner = Manner { park: park.as_deref(), receives: self.park_after };
             let applied = deadline.before(apply(session, &self.handler, &[item], manner)).await;
             let undone = match applied {
@@ -448,6 +474,14 @@ impl<H: Handler> Consumer<H> {
                 }
                 Undone::Reject(reason) if park.is_none() => {
                     park = Some(reason);
+                    continue;
+                }
+                Undone::Db(error) if is_final(&error) => {
+                    match park.take() {
+                        None => park = Some(describe(&error)),
+                        // Not even that it is parked can be kept beside the others.
+                        Some(reason) => unkeepable = Some(reason),
+                    }
                     continue;
                 }
                 Undone::Overtaken if again => continue,
@@ -547,6 +581,10 @@ impl<H: Handler> Consumer<H> {
             }
         }
     }
+}
+
+fn is_unkeepable(batch: &Batch, at: usize) -> bool {
+    batch.record(at).event().is_some_and(|event| keep::too_long(event).is_some())
 }
 
 fn item(batch: &Batch, at: usize) -> Option<Item<'_>> {

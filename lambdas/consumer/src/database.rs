@@ -5,6 +5,7 @@
 
 use crate::begin::{self, begin_beside, within_limit};
 use crate::error::{self, Error};
+use crate::keep;
 use crate::statements::Statements;
 use crate::{effect, inbox, ledger};
 use dsn::Dsn;
@@ -110,6 +111,9 @@ impl Database {
     }
 
     async fn open(&self, application_name: &str) -> Result<Session, Error> {
+        if application_name.len() > keep::PROJECTION {
+            return Err(Error::Name { most: keep::PROJECTION, found: application_name.len() });
+        }
         let (client, driver) = self.dsn.connect(application_name).await?;
         tracing::debug!(read_model = %self.dsn, "connected");
         let mut session = Session {

@@ -8,12 +8,15 @@ use crate::batch::Outcome;
 use crate::emit::NewEvent;
 use crate::error::Error;
 use crate::handler::{Handler, Mode, Tx};
+use crate::inbox::content;
+use crate::keep;
 use crate::record::{Content, Malformed, Record, refusal};
 use crate::statements::Statements;
 use crate::traces;
 use crate::undone::{PANICKED, Undone};
 use envelope::Event;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use time::OffsetDateTime;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::Json;
@@ -78,6 +81,10 @@ pub async fn apply_now<H: Handler>(
     if handler.mode() == Mode::Latest && event.aggregate_version.is_none() {
         return Err(ApplyError::Unversioned);
     }
+    if let Some(reason) = keep::too_long(event) {
+        return Err(ApplyError::Refused(reason));
+    }
+    let event = &*as_delivered(event);
     let record = record_of(event);
     let item = Item { event, record: &record };
     for _ in 0..TRIES {
@@ -119,14 +126,27 @@ pub async fn apply_now<H: Handler>(
     Err(ApplyError::Contended)
 }
 
+/// The event as the relay will send it: two characters that SQS refuses are escapes in its data.
+/// What the inbox remembers of its content is then the same.
+fn as_delivered(event: &Event) -> Cow<'_, Event> {
+    match envelope::as_sent(event.data.get()) {
+        Cow::Borrowed(_) => Cow::Borrowed(event),
+        Cow::Owned(data) => match RawValue::from_string(data) {
+            Ok(data) => Cow::Owned(Event { data, ..event.clone() }),
+            Err(_) => Cow::Borrowed(event),
+        },
+    }
+}
+
 /// What the runtime wrote beside an event that it set aside.
 async fn why_parked<H: Handler>(
     tx: &mut Tx<'_>,
     handler: &H,
     event: &Event,
 ) -> Result<String, tokio_postgres::Error> {
-    let sql = "select reason from relay.parked where projection = $1 and event_id = $2";
-    let row = tx.query_first(sql, &[&handler.name(), &event.event_id]).await?;
+    let sql = "select reason from relay.parked
+        where projection = $1 and event_id = $2 and content = $3";
+    let row = tx.query_first(sql, &[&handler.name(), &event.event_id, &content(event)]).await?;
     Ok(row.map(|row| row.get(0)).unwrap_or_default())
 }
 

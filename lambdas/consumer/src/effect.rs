@@ -13,6 +13,7 @@ use crate::consumer::Consumer;
 use crate::deadline::Deadline;
 use crate::error::{Error, chain};
 use crate::handler::{Handler, HandlerError, Tx};
+use crate::inbox::tenant;
 use crate::record::Record;
 use crate::undone::Undone;
 use envelope::Event;
@@ -206,8 +207,8 @@ impl Tx<'_> {
 
 /// Notes an effect that is due.
 pub(crate) const NOTE: &str = "insert into relay.effect
-      (projection, event_id, event_type, aggregate_type, aggregate_id, request, body)
-    values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing";
+      (projection, event_id, event_type, aggregate_type, aggregate_id, request, body, tenant_id)
+    values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing";
 
 /// Writes the effect that the handler has noted for the event, if it has.
 pub(crate) async fn note(
@@ -220,7 +221,16 @@ pub(crate) async fn note(
     let Event { event_id, event_type, aggregate_type, aggregate_id, .. } = event;
     tx.write_ours(
         NOTE,
-        &[&projection, event_id, event_type, aggregate_type, aggregate_id, &request, &record.body],
+        &[
+            &projection,
+            event_id,
+            event_type,
+            aggregate_type,
+            aggregate_id,
+            &request,
+            &record.body,
+            &tenant(event),
+        ],
     )
     .await
 }
@@ -405,7 +415,7 @@ async fn begin(
             and (due.not_before is null or due.not_before <= clock_timestamp())
             and not exists (
               select from relay.effect as earlier
-              where earlier.projection = due.projection
+              where earlier.projection = due.projection and earlier.tenant_id = due.tenant_id
                 and earlier.aggregate_type = due.aggregate_type
                 and earlier.aggregate_id = due.aggregate_id and earlier.place < due.place)
           order by due.place limit 1 for update skip locked)
@@ -438,9 +448,10 @@ async fn end(
           where projection = $1 and event_id = $2 and tries = $3 and begun_at is not null
           returning *)
         insert into relay.parked
-          (projection, event_id, event_type, aggregate_type, aggregate_id, reason, body)
-        select projection, event_id, event_type, aggregate_type, aggregate_id, $4, body from gone
-        on conflict (projection, event_id) do update set reason = excluded.reason";
+          (projection, event_id, event_type, tenant_id, aggregate_type, aggregate_id, reason, body)
+        select projection, event_id, event_type, tenant_id, aggregate_type, aggregate_id, $4, body
+        from gone
+        on conflict (projection, event_id, content) do update set reason = excluded.reason";
     let (id, tries) = (&effect.event_id, &effect.tries);
     match performed {
         Performed::Done => tx.execute(DONE, &[&projection, id, tries]).await,
@@ -474,11 +485,11 @@ async fn give_up_lost(
           where projection = $1 and begun_at < clock_timestamp() - make_interval(secs => $2)
           returning *)
         insert into relay.parked
-          (projection, event_id, event_type, aggregate_type, aggregate_id, reason, body)
-        select projection, event_id, event_type, aggregate_type, aggregate_id,
+          (projection, event_id, event_type, tenant_id, aggregate_type, aggregate_id, reason, body)
+        select projection, event_id, event_type, tenant_id, aggregate_type, aggregate_id,
           format('the effect was begun at %s and its host is gone: nobody can say whether it was done', begun_at), body
         from gone
-        on conflict (projection, event_id) do update set reason = excluded.reason";
+        on conflict (projection, event_id, content) do update set reason = excluded.reason";
     let sql = if turn.repeatable { AGAIN } else { PARK };
     let lost = tx.execute(sql, &[&projection, &turn.lost_after.as_secs_f64()]).await?;
     if lost > 0 {

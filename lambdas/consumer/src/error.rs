@@ -48,6 +48,16 @@ pub enum Error {
         "expected the consumer's tables in the read model as this version needs them, found something missing that this role may use; run `relay init --read-model` and grant the role its use"
     )]
     NotInitialised(#[source] tokio_postgres::Error),
+    /// The projection has a name that is too long to be kept.
+    #[error(
+        "expected the projection's name to have at most {most} bytes, found {found}; shorten Handler::name"
+    )]
+    Name {
+        /// The most.
+        most: usize,
+        /// How many it has.
+        found: usize,
+    },
     /// A record that failed has no message id, so it cannot be named to SQS alone.
     #[error("expected a message id on every record, found a failed record without one")]
     NoMessageId,
@@ -69,7 +79,8 @@ impl Error {
             | Self::StatementTimeout(_)
             | Self::Pooler(_)
             | Self::Refused(_)
-            | Self::NoMessageId => false,
+            | Self::NoMessageId
+            | Self::Name { .. } => false,
         }
     }
 
@@ -111,12 +122,21 @@ impl Error {
             Self::NotInTime => "NotInTime",
             Self::NotInitialised(_) => "NotInitialised",
             Self::NoMessageId => "NoMessageId",
+            Self::Name { .. } => "Name",
         }
     }
 }
 
 /// The error and its causes in one line, without values; see [`dsn::causes`].
 pub(crate) use dsn::causes as chain;
+
+/// Whether the same statement fails with the same values however often it is run: class 22, the data
+/// itself (a number out of range, a character that the encoding does not know), and class 54, a limit
+/// of the server (a key that no index holds).
+pub(crate) fn is_final(error: &tokio_postgres::Error) -> bool {
+    let class = error.code().map(|code| code.code().get(..2));
+    matches!(class, Some(Some("22" | "54")))
+}
 
 /// Whether the connection is of no more use.
 pub(crate) fn is_lost(error: &tokio_postgres::Error) -> bool {

@@ -5,6 +5,7 @@
 
 use crate::begin::Begin;
 use crate::emit::Cause;
+use crate::error::is_final;
 use crate::statements::{Statements, Step};
 use crate::undone::Undone;
 use crate::write::Written;
@@ -92,11 +93,12 @@ pub enum HandlerError {
 }
 
 /// Postgres says in class 22 that the data itself is at fault (a NUL in a text, a number out of
-/// range): it stays so however often it comes, and the event is rejected.
+/// range), in class 54 that a limit of the server is (a value that no index holds): it stays so
+/// however often it comes, and the event is rejected.
 impl From<tokio_postgres::Error> for HandlerError {
     fn from(error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {
-            Some(db) if db.code().code().starts_with("22") => {
+            Some(db) if is_final(&error) => {
                 Self::Reject(format!("the data cannot be stored: {}", db.message()))
             }
             _ => Self::Database(error),

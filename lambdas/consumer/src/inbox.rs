@@ -13,10 +13,28 @@ use time::{Date, OffsetDateTime, UtcOffset};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-/// The day that an event's inbox row stands under: the event's own, so that a
-/// redelivery looks into the same partition however late it comes.
+/// The day of all ids that tell none; `relay.event_reached` knows it too.
+const OF_OTHER_IDS: Date = match Date::from_ordinal_date(1, 1) {
+    Ok(day) => day,
+    Err(_) => Date::MIN,
+};
+
+/// The day that an event's inbox row stands under: a function of its id alone, so that an id is
+/// found whatever the timestamp beside it says, and in one partition however late it comes again.
 pub(crate) fn day(event: &Event) -> Date {
-    v7_time(&event.event_id).unwrap_or(event.timestamp).to_offset(UtcOffset::UTC).date()
+    v7_time(&event.event_id).map_or(OF_OTHER_IDS, |time| time.to_offset(UtcOffset::UTC).date())
+}
+
+/// The day that tells whether the inbox may have forgotten an event: of its id, or of its time.
+pub(crate) fn happened_on(event: &Event) -> Date {
+    let time = v7_time(&event.event_id).unwrap_or(event.timestamp);
+    // The first and the last hours of time have no day in UTC; theirs is as good.
+    time.checked_to_offset(UtcOffset::UTC).unwrap_or(time).date()
+}
+
+/// Whose event it is, as the columns hold it: empty where no tenants are used.
+pub(crate) fn tenant(event: &Event) -> &str {
+    event.tenant_id.as_deref().unwrap_or_default()
 }
 
 fn v7_time(id: &Uuid) -> Option<OffsetDateTime> {
@@ -89,11 +107,12 @@ pub(crate) fn first_day(rows: &[Row]) -> Option<Date> {
 
 /// Writes an event into `relay.parked`.
 pub(crate) const PARK: &str = "insert into relay.parked
-           (projection, event_id, event_type, aggregate_type, aggregate_id, reason, body)
-         values ($1, $2, $3, $4, $5, $6, $7)
+           (projection, event_id, event_type, aggregate_type, aggregate_id, reason, body,
+            tenant_id, content)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
          on conflict do nothing";
 
-/// Sets an event aside for good, with the reason.
+/// Parks an event with the reason; the same event with the same content is parked once.
 pub(crate) async fn park(
     tx: &mut Tx<'_>,
     projection: &str,
@@ -113,6 +132,8 @@ pub(crate) async fn park(
             &event.aggregate_id,
             &reason,
             &record.body,
+            &tenant(event),
+            &content(event),
         ],
     )
     .await
@@ -122,20 +143,28 @@ pub(crate) async fn park(
 mod tests {
     use super::*;
 
-    fn day_of(id: &str, timestamp: &str) -> String {
+    fn day_of(id: &str, timestamp: &str) -> (String, String) {
         let golden = include_str!("../../../relay/envelope/golden/relay_1.json");
         let body = golden
             .replace("01930000-0000-7000-8000-000000000001", id)
             .replace("2026-01-15T10:30:00.000Z", timestamp);
-        day(&Event::from_json(&body).unwrap()).to_string()
+        let event = Event::from_json(&body).unwrap();
+        (day(&event).to_string(), happened_on(&event).to_string())
     }
 
     #[test]
-    fn an_events_day_is_that_of_its_id_or_else_of_its_time_in_utc() {
+    fn the_day_of_an_inbox_row_is_a_function_of_the_id_and_that_of_the_horizon_of_the_time_too() {
+        let both = |row: &str, horizon: &str| (row.to_owned(), horizon.to_owned());
         let late = "2026-01-15T23:30:00-02:00";
-        assert_eq!(day_of("01930000-0000-7000-8000-000000000001", late), "2024-11-06");
-        assert_eq!(day_of("8f7dbb62-4ab5-4a34-9a51-1b9c3fc8b1ad", late), "2026-01-16");
+        let v7 = "01930000-0000-7000-8000-000000000001";
+        assert_eq!(day_of(v7, late), both("2024-11-06", "2024-11-06"));
+        let v4 = "8f7dbb62-4ab5-4a34-9a51-1b9c3fc8b1ad";
+        assert_eq!(day_of(v4, late), both("0001-01-01", "2026-01-16"));
+        assert_eq!(day_of(v4, "2026-01-15T23:30:00Z"), both("0001-01-01", "2026-01-15"));
         // A version 7 id of a year that no calendar here has.
-        assert_eq!(day_of("ffffffff-ffff-7fff-bfff-ffffffffffff", late), "2026-01-16");
+        let far = "ffffffff-ffff-7fff-bfff-ffffffffffff";
+        assert_eq!(day_of(far, late), both("0001-01-01", "2026-01-16"));
+        let end = "9999-12-31T23:59:59-12:00";
+        assert_eq!(day_of(v4, end), both("0001-01-01", "9999-12-31"));
     }
 }

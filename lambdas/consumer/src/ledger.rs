@@ -4,7 +4,7 @@
 //! that another host was faster. Must not know: which events are the next ones, handlers, queues.
 
 use crate::begin::is_ours;
-use crate::inbox::{content, day};
+use crate::inbox::{content, day, tenant};
 use crate::statements::Step;
 use crate::version::{Key, Mark, Progress};
 use envelope::{Event, Position};
@@ -23,19 +23,19 @@ macro_rules! moved {
     () => {
         concat!("with moved as (
           insert into relay.progress as p
-            (projection, aggregate_type, aggregate_id, version, position, moved_from)
-          select $1, unnest($10::text[]), unnest($11::text[]), unnest($12::bigint[]),
-            unnest($13::text[]), unnest($14::bigint[])
+            (projection, tenant_id, aggregate_type, aggregate_id, version, position, moved_from)
+          select $1, unnest($11::text[]), unnest($12::text[]), unnest($13::text[]),
+            unnest($14::bigint[]), unnest($15::text[]), unnest($16::bigint[])
           where $2::boolean or ",
         is_ours!(),
         "
-          on conflict (projection, aggregate_type, aggregate_id) do update
+          on conflict (projection, tenant_id, aggregate_type, aggregate_id) do update
             set version = excluded.version, position = excluded.position,
               moved_from = excluded.moved_from
             where p.version = excluded.moved_from
           returning p.xmax = 0 as is_new
         ), as_meant as (
-          select count(*) = cardinality($10::text[]) and count(*) filter (where is_new) = $15::bigint as yes
+          select count(*) = cardinality($11::text[]) and count(*) filter (where is_new) = $17::bigint as yes
           from moved
         ), ")
     };
@@ -48,9 +48,9 @@ macro_rules! arrived {
         concat!(
             "arrived as (
               insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id,
-                aggregate_version, sent_at, content)
+                aggregate_version, sent_at, content, tenant_id)
               select $1, unnest($3::uuid[]), unnest($4::date[]), unnest($5::text[]), unnest($6::text[]),
-                unnest($7::bigint[]), unnest($8::timestamptz[]), unnest($9::uuid[])
+                unnest($7::bigint[]), unnest($8::timestamptz[]), unnest($9::uuid[]), unnest($10::text[])
               where ",
             $where,
             $on_conflict,
@@ -144,12 +144,14 @@ impl<'a> Entry<'a> {
             .with(events().map(|event| event.aggregate_id.as_str()).collect::<Vec<_>>())
             .with(events().map(|event| event.aggregate_version).collect::<Vec<_>>())
             .with(self.arrived.iter().map(|(_, sent_at)| *sent_at).collect::<Vec<_>>())
-            .with(events().map(content).collect::<Vec<_>>());
+            .with(events().map(content).collect::<Vec<_>>())
+            .with(events().map(tenant).collect::<Vec<_>>());
         if self.moves.is_empty() {
             return step;
         }
-        step.with(moves().map(|((kind, _), ..)| kind.as_str()).collect::<Vec<_>>())
-            .with(moves().map(|((_, id), ..)| id.as_str()).collect::<Vec<_>>())
+        step.with(moves().map(|((tenant, ..), ..)| tenant.as_str()).collect::<Vec<_>>())
+            .with(moves().map(|((_, kind, _), ..)| kind.as_str()).collect::<Vec<_>>())
+            .with(moves().map(|((.., id), ..)| id.as_str()).collect::<Vec<_>>())
             .with(moves().map(|(.., to)| to.version).collect::<Vec<_>>())
             .with(moves().map(|(.., to)| written(to.position)).collect::<Vec<_>>())
             .with(moves().map(|(_, from, _)| from.unwrap_or(0)).collect::<Vec<_>>())

@@ -102,6 +102,7 @@ mod effect;
 mod emit;
 mod error;
 mod inbox;
+mod keep;
 mod ledger;
 #[cfg(any(feature = "lambda", feature = "poll"))]
 mod login;

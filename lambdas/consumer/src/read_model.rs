@@ -117,8 +117,17 @@ pub enum Unavailable {
 /// What is waited for.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
-    Version { projection: String, aggregate_type: String, aggregate_id: String, version: i64 },
-    Event { projection: String, event_id: Uuid },
+    Version {
+        projection: String,
+        tenant_id: String,
+        aggregate_type: String,
+        aggregate_id: String,
+        version: i64,
+    },
+    Event {
+        projection: String,
+        event_id: Uuid,
+    },
 }
 
 impl ReadModel {
@@ -157,8 +166,24 @@ impl ReadModel {
         version: i64,
         timeout: Duration,
     ) -> Result<Waited, Unavailable> {
+        let aggregate = ("", aggregate_type, aggregate_id);
+        self.await_version_of(projection, aggregate, version, timeout).await
+    }
+
+    /// The same for an aggregate of a tenant: tenant, type and id.
+    ///
+    /// # Errors
+    /// As [`await_version`](Self::await_version).
+    pub async fn await_version_of(
+        &self,
+        projection: &str,
+        (tenant_id, aggregate_type, aggregate_id): (&str, &str, &str),
+        version: i64,
+        timeout: Duration,
+    ) -> Result<Waited, Unavailable> {
         let target = Target::Version {
             projection: projection.to_owned(),
+            tenant_id: tenant_id.to_owned(),
             aggregate_type: aggregate_type.to_owned(),
             aggregate_id: aggregate_id.to_owned(),
             version,

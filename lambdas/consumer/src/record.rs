@@ -3,7 +3,7 @@
 //! Knows: the names of SQS's attributes, what makes a body an event.
 //! Must not know: the database, the hosts, what handlers do.
 
-use envelope::{ClaimCheck, Event, PROBE_EVENT_TYPE};
+use envelope::{ClaimCheck, Event, PROBE_EVENT_TYPE, Position};
 use serde_json::error::Category;
 use std::error::Error as _;
 use std::panic::catch_unwind;
@@ -63,6 +63,12 @@ pub enum Malformed {
         /// Where in the line.
         column: usize,
     },
+    /// Its position was written by another version of the relay.
+    #[error(
+        "expected a position that this consumer, version {}, can read, found one of another version of the relay; deploy a consumer of that version or a newer one",
+        env!("CARGO_PKG_VERSION")
+    )]
+    Position,
     /// It is SNS's own envelope around a message.
     #[error(
         "expected an event, found an SNS notification around one; set RawMessageDelivery on the subscription"
@@ -187,6 +193,14 @@ fn malformed(body: &str, cause: Option<&serde_json::Error>) -> Malformed {
     if notification.is_ok_and(|n| n.kind == "Notification") {
         return Malformed::Notification;
     }
+    #[derive(serde::Deserialize)]
+    struct Positioned {
+        position: String,
+    }
+    let positioned = serde_json::from_str::<Positioned>(body);
+    if positioned.is_ok_and(|found| found.position.parse::<Position>().is_err()) {
+        return Malformed::Position;
+    }
     let (line, column) = cause.map_or((0, 0), |error| (error.line(), error.column()));
     match cause.map(serde_json::Error::classify) {
         Some(Category::Syntax | Category::Eof) => Malformed::NotJson { line, column },
@@ -207,6 +221,7 @@ pub(crate) fn refusal(event: &Event) -> Option<Malformed> {
         ("event_type", &event.event_type),
         ("aggregate_type", &event.aggregate_type),
         ("aggregate_id", &event.aggregate_id),
+        ("tenant_id", event.tenant_id.as_ref().unwrap_or(&event.aggregate_id)),
     ]
     .into_iter()
     .find(|(_, text)| text.contains('\0'))
@@ -261,6 +276,8 @@ mod tests {
         assert!(reason(notification).contains("RawMessageDelivery"));
         let zero = GOLDEN.replace("\"aggregate_version\":5", "\"aggregate_version\":0");
         assert!(reason(&zero).contains("found 0"));
+        let later = GOLDEN.replace("0000000068e0a1b2-", "v9:");
+        assert!(reason(&later).contains(concat!("version ", env!("CARGO_PKG_VERSION"))));
         let nul = GOLDEN.replace("ord_123456", "a\\u0000b");
         assert!(reason(&nul).contains("aggregate_id"));
     }

@@ -44,6 +44,7 @@ use crate::error::describe;
 use crate::handler::Handler;
 use crate::record::{Malformed, Record};
 use dsn::Dsn;
+use envelope::{Position, ordering_key};
 use manner::Run;
 use serde_json::{Map, Value, json};
 use std::fmt;
@@ -58,17 +59,18 @@ const SEED: &str = "RELAY_TEST_SEED";
 /// When the first given event happened; each later one a second after the one before.
 const FIRST: OffsetDateTime = time::macros::datetime!(2026-01-15 10:30:00 UTC);
 
-const READ_MODEL: [&str; 7] = [
+const READ_MODEL: [&str; 8] = [
     include_str!("../../../sql/read_model/V1__inbox.sql"),
     include_str!("../../../sql/read_model/V2__await.sql"),
     include_str!("../../../sql/read_model/V3__effect.sql"),
     include_str!("../../../sql/read_model/V4__notify.sql"),
     include_str!("../../../sql/read_model/V5__progress.sql"),
+    include_str!("../../../sql/read_model/V6__identity.sql"),
     include_str!("../../../sql/read_model/V7__upkeep.sql"),
     include_str!("../../../sql/read_model/V8__effect_not_before.sql"),
 ];
 
-const SOURCE: [&str; 9] = [
+const SOURCE: [&str; 10] = [
     include_str!("../../../sql/source/V1__outbox.sql"),
     include_str!("../../../sql/source/V2__outbox_partitions.sql"),
     include_str!("../../../sql/source/V3__emit.sql"),
@@ -76,6 +78,7 @@ const SOURCE: [&str; 9] = [
     include_str!("../../../sql/source/V5__destination.sql"),
     include_str!("../../../sql/source/V6__condition.sql"),
     include_str!("../../../sql/source/V7__bounds.sql"),
+    include_str!("../../../sql/source/V9__history.sql"),
     include_str!("../../../sql/source/V12__condition_severities.sql"),
     include_str!("../../../sql/source/V14__upkeep.sql"),
 ];
@@ -120,13 +123,21 @@ impl GivenEvent {
         let by_place = [
             ("event_id", json!(id)),
             ("timestamp", json!(timestamp.unwrap_or_default())),
-            ("position", json!(format!("00000000016b3748-{place:08x}"))),
+            (
+                "position",
+                json!(
+                    Position { epoch: 1, commit_lsn: 0x16b_3748, ordinal: place.into() }
+                        .to_string()
+                ),
+            ),
         ];
         for (field, value) in by_place {
             event.entry(field).or_insert(value);
         }
         let text = |field| event.get(field).and_then(Value::as_str).unwrap_or_default();
-        let group = format!("{}/{}", text("aggregate_type"), text("aggregate_id"));
+        let tenant = event.get("metadata").and_then(|metadata| metadata.get("tenant_id"));
+        let tenant = tenant.and_then(Value::as_str);
+        let group = ordering_key(tenant, text("aggregate_type"), text("aggregate_id"));
         let body = Value::Object(event).to_string();
         let attribute = |name: &str| (name == "MessageGroupId").then_some(group.as_str());
         let mut record = Record::new(Some(place.to_string()), Some(body), fifo, attribute);

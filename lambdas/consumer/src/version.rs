@@ -13,8 +13,8 @@ use envelope::{Event, Position};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use tokio_postgres::Row;
 
-/// Aggregate type and id.
-pub(crate) type Key = (String, String);
+/// Tenant (empty where none is used), aggregate type and id.
+pub(crate) type Key = (String, String, String);
 
 /// Where an aggregate stands: by its version, then by the position of the event.
 ///
@@ -51,7 +51,8 @@ pub(crate) enum Verdict {
 }
 
 pub(crate) fn key(event: &Event) -> Key {
-    (event.aggregate_type.clone(), event.aggregate_id.clone())
+    let tenant_id = event.tenant_id.clone().unwrap_or_default();
+    (tenant_id, event.aggregate_type.clone(), event.aggregate_id.clone())
 }
 
 /// The mark that guards the event, if any does.
@@ -190,31 +191,52 @@ pub(crate) async fn lock(
     if keys.is_empty() {
         return Ok(Progress::new());
     }
-    let (types, ids): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
+    let (mut tenants, mut types, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+    for (tenant_id, kind, id) in keys {
+        tenants.push(tenant_id);
+        types.push(kind);
+        ids.push(id);
+    }
     let step = Step::new(
         // A row at a time by its key: a plan made while the table was small would go on to
         // read all of it when it has grown.
-        "select wanted.aggregate_type, wanted.aggregate_id, p.version, p.position
-             from unnest($2::text[], $3::text[]) as wanted (aggregate_type, aggregate_id)
+        "select wanted.tenant_id, wanted.aggregate_type, wanted.aggregate_id, p.version, p.position
+             from unnest($2::text[], $3::text[], $4::text[])
+               as wanted (tenant_id, aggregate_type, aggregate_id)
              cross join lateral (
                select version, position from relay.progress
                where projection = $1
+                 and tenant_id = wanted.tenant_id
                  and aggregate_type = wanted.aggregate_type
                  and aggregate_id = wanted.aggregate_id
                for update
              ) as p",
     )
     .with(projection)
+    .with(tenants)
     .with(types)
     .with(ids);
     let rows = tx.together(&[step]).await?.pop().unwrap_or_default();
-    let mark = |row: &Row| Mark { version: row.get(2), position: position(row.get(3)) };
-    Ok(rows.into_iter().map(|row| ((row.get(0), row.get(1)), mark(&row))).collect())
+    let read = |row: &Row| {
+        let mark = Mark { version: row.get(3), position: position(row.get(4))? };
+        Ok(((row.get(0), row.get(1), row.get(2)), mark))
+    };
+    rows.iter().map(read).collect()
 }
 
-/// The column is empty for an event without a position, and holds what was written there else.
-fn position(text: &str) -> Position {
-    text.parse().unwrap_or_default()
+/// The column is empty for an event without a position. What else cannot be read was written by
+/// another version of the consumer: to take it for the beginning would let older events win.
+fn position(text: &str) -> Result<Position, Undone> {
+    if text.is_empty() {
+        return Ok(Position::default());
+    }
+    text.parse().map_err(|error| {
+        let version = env!("CARGO_PKG_VERSION");
+        let reason = format!(
+            "relay.progress cannot be read by this consumer, version {version}: {error}; found {text:?}, which another version wrote; deploy that version or a newer one"
+        );
+        Undone::Retry(reason, None)
+    })
 }
 
 /// Writes where each aggregate came to; false if another host was faster with one.
@@ -258,7 +280,8 @@ mod tests {
     fn judged(start: i64, versions: &[Option<i64>], mode: Mode) -> Vec<Verdict> {
         let events: Vec<_> = versions.iter().map(|v| (event(1, *v), None)).collect();
         let start = Mark { version: start, position: Position::default() };
-        let mut progress = Progress::from([(("a".to_owned(), "1".to_owned()), start)]);
+        let mut progress =
+            Progress::from([((String::new(), "a".to_owned(), "1".to_owned()), start)]);
         plan(&candidates(&events), &mut progress, mode)
     }
 
@@ -299,6 +322,39 @@ mod tests {
         assert_eq!(
             plan(&candidates(&events), &mut Progress::new(), Mode::Latest),
             [Verdict::Next, Verdict::Stale, Verdict::Next]
+        );
+    }
+
+    #[test]
+    fn a_later_history_is_later_however_low_its_log_begins() {
+        let at = |epoch, commit_lsn| Event {
+            position: Some(Position { epoch, commit_lsn, ordinal: 0 }),
+            ..event(1, None)
+        };
+        let events = [at(0, 900), at(1, 5), at(1, 4), at(0, 901)].map(|event| (event, None));
+        assert_eq!(
+            plan(&candidates(&events), &mut Progress::new(), Mode::Latest),
+            [Verdict::Next, Verdict::Next, Verdict::Stale, Verdict::Stale]
+        );
+    }
+
+    #[test]
+    fn a_stored_position_that_cannot_be_read_is_an_error_with_both_versions_and_never_a_zero() {
+        assert!(position("").is_ok_and(|position| position == Position::default()));
+        assert!(position("00000000016b3748-00000003").is_ok());
+        let Err(Undone::Retry(reason, None)) = position("v9:77") else { panic!() };
+        assert!(reason.contains(env!("CARGO_PKG_VERSION")) && reason.contains("v9:77"), "{reason}");
+    }
+
+    #[test]
+    fn tenants_do_not_share_an_aggregate() {
+        let of = |tenant: &str| {
+            (Event { tenant_id: Some(tenant.to_owned()), ..event(1, Some(1)) }, None)
+        };
+        let events = [of("a"), of("b"), (event(1, Some(1)), None), of("a")];
+        assert_eq!(
+            plan(&candidates(&events), &mut Progress::new(), Mode::Versioned),
+            [Verdict::Next, Verdict::Next, Verdict::Next, Verdict::Duplicate]
         );
     }
 

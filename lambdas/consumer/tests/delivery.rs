@@ -2,7 +2,7 @@
 
 use crate::support::{ReadModel, Sent, deliver, sent};
 use consumer::Mode;
-use consumer::Outcome::{Applied, Duplicate, Gap, HeldBack};
+use consumer::Outcome::{Applied, Duplicate, Gap, HeldBack, Parked};
 use std::collections::HashMap;
 
 #[tokio::test]
@@ -18,6 +18,55 @@ async fn a_redelivery_is_a_no_op_with_and_without_versions() {
     assert_eq!(deliver(&mut other, &events[3..]).await, [Duplicate]);
     assert_eq!(read_model.count("effects").await, 4);
     assert_eq!(read_model.count("relay.inbox").await, 4);
+}
+
+#[tokio::test]
+async fn the_same_aggregate_of_two_tenants_is_two() {
+    let read_model = ReadModel::start().await;
+    let mut consumer = read_model.consumer(Mode::Versioned);
+    let batch = [
+        sent("a", 1).of_tenant("acme"),
+        sent("a", 1),
+        sent("a", 2).of_tenant("acme"),
+        sent("a", 1).of_tenant("b"),
+    ];
+    assert_eq!(deliver(&mut consumer, &batch).await, [Applied; 4]);
+    assert_eq!(deliver(&mut consumer, &batch).await, [Duplicate; 4]);
+    let sql = "select string_agg(tenant_id || ':' || version, ' ' order by tenant_id),
+        relay.version_reached('recorder', 'acme', 'thing', 'a', 2),
+        relay.version_reached('recorder', 'thing', 'a', 2) from relay.progress";
+    let row = read_model.client.query_one(sql, &[]).await.unwrap();
+    let found: (String, bool, bool) = (row.get(0), row.get(1), row.get(2));
+    assert_eq!(found, (":1 acme:2 b:1".to_owned(), true, false));
+    assert_eq!(read_model.count("relay.inbox where tenant_id = 'acme'").await, 2);
+}
+
+#[tokio::test]
+async fn an_id_is_an_id_whatever_its_day() {
+    for mode in [Mode::Once, Mode::Versioned, Mode::Latest] {
+        let read_model = ReadModel::start().await;
+        let mut consumer = read_model.consumer(mode);
+        let late = Sent { timestamp: "2026-11-27T23:59:00Z", ..sent("a", 1).unversioned() };
+        let early = Sent { timestamp: "2026-11-28T00:01:00Z", ..late.clone() };
+        assert_eq!(deliver(&mut consumer, [&late, &early]).await, [Applied, Duplicate], "{mode:?}");
+        assert_eq!(deliver(&mut consumer, [&early]).await, [Duplicate], "{mode:?}");
+        // Other content under the id, on whatever day, is kept each time that it is other.
+        let other = |data: &str| Sent { data: data.to_owned(), ..early.clone() };
+        for data in ["2", "3", "2"] {
+            assert_eq!(deliver(&mut consumer, [&other(data)]).await, [Parked], "{mode:?}");
+        }
+        assert_eq!(read_model.count("relay.parked").await, 2, "{mode:?}");
+        // Two hosts at once.
+        let twice = Sent { event_id: sent("b", 1).event_id, ..late.clone() };
+        let again = Sent { timestamp: early.timestamp, ..twice.clone() };
+        let mut other_host = read_model.consumer(mode);
+        let (one, two) = (vec![twice.record()], vec![again.record()]);
+        let (one, two) = tokio::join!(consumer.deliver(one), other_host.deliver(two));
+        let count =
+            |outcome| one.as_ref().unwrap().count(outcome) + two.as_ref().unwrap().count(outcome);
+        assert_eq!((count(Applied), count(Duplicate)), (1, 1), "{mode:?}");
+        assert_eq!(read_model.count("effects").await, 2, "{mode:?}");
+    }
 }
 
 #[tokio::test]

@@ -76,6 +76,26 @@ async fn a_commands_event_carries_the_trace_that_it_is_given() {
 }
 
 #[tokio::test]
+async fn characters_that_sqs_refuses_are_the_same_content_at_once_and_delivered() {
+    let mut read_model = ReadModel::start().await.with_outbox().await;
+    let mut transaction = read_model.client.transaction().await.unwrap();
+    let data = "\u{fffe} and \u{ffff}";
+    let new = NewEvent::new("thing", "a", "thing.done", data).unwrap();
+    let event = new.append(&transaction).await.unwrap();
+    let handler = Recorder::new(Mode::Once);
+    assert_eq!(apply_now(&handler, &mut transaction, &event).await.unwrap(), Applied);
+    transaction.commit().await.unwrap();
+    let bodies: Vec<_> = published(&read_model)
+        .await
+        .iter()
+        .map(|body| body.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff"))
+        .collect();
+    let mut consumer = read_model.consumer(Mode::Once);
+    assert_eq!(deliver_bodies(&mut consumer, &bodies).await, [Duplicate]);
+    assert_eq!(read_model.count("relay.parked").await, 0);
+}
+
+#[tokio::test]
 async fn events_without_a_version_are_known_by_their_id() {
     for mode in [Mode::Once, Mode::Versioned] {
         let mut read_model = ReadModel::start().await.with_outbox().await;

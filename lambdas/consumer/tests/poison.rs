@@ -106,6 +106,75 @@ async fn an_event_whose_earlier_versions_never_come_is_parked_where_it_is_so_set
 }
 
 #[tokio::test]
+async fn what_the_outbox_takes_is_kept_and_what_no_index_holds_is_parked() {
+    let read_model = ReadModel::start().await;
+    for mode in [Mode::Once, Mode::Versioned, Mode::Latest] {
+        let mut consumer = read_model.consumer(mode);
+        // Nothing that compresses: an index holds 2,704 bytes of it.
+        let mut random = fastrand::Rng::with_seed(7);
+        let long = |length| -> String { (0..length).map(|_| random.alphanumeric()).collect() };
+        let [whole, over] = [1024, 1025].map(long);
+        let chinese = "\u{4e2d}".repeat(1024);
+        let batch = [sent(&whole, 1), sent(&over, 1), sent(&chinese, 1), sent("b", 1)];
+        let batch = batch.map(|sent| sent.fifo());
+        let fresh = [Applied, Parked, Parked, Applied];
+        let outcomes = deliver(&mut consumer, &batch).await;
+        // The modes share the projection's inbox.
+        let again = [Duplicate, Parked, Parked, Duplicate];
+        assert_eq!(outcomes, if mode == Mode::Once { fresh } else { again }, "{mode:?}");
+    }
+    assert_eq!(
+        read_model
+            .count("relay.parked where reason like 'expected aggregate_id of at most%'")
+            .await,
+        2
+    );
+}
+
+#[tokio::test]
+async fn a_projection_whose_name_is_too_long_is_told_at_the_start() {
+    struct Long(String);
+    impl consumer::Handler for Long {
+        fn name(&self) -> &str {
+            &self.0
+        }
+        async fn handle(
+            &self,
+            _: &consumer::Event,
+            _: &mut consumer::Tx<'_>,
+        ) -> Result<(), consumer::HandlerError> {
+            Ok(())
+        }
+    }
+    let nowhere = "postgres://localhost:1/none".parse().unwrap();
+    let mut consumer = consumer::Consumer::new(Long("n".repeat(129)), &nowhere);
+    let error = consumer.connect().await.unwrap_err().to_string();
+    assert!(error.contains("at most 128 bytes, found 129"), "{error}");
+}
+
+#[tokio::test]
+async fn what_the_read_models_encoding_does_not_know_is_parked_in_escapes() {
+    let mut read_model = ReadModel::start().await;
+    let create = "create database latin encoding 'LATIN1' locale 'C' template template0";
+    read_model.client.batch_execute(create).await.unwrap();
+    let client = read_model.postgres.connect("latin").await.unwrap();
+    local::migrations::apply(&client, "sql/read_model").await.unwrap();
+    let own = "create table effects (place bigint generated always as identity,
+        aggregate_id text, event_id uuid, version bigint, data text)";
+    client.batch_execute(own).await.unwrap();
+    (read_model.database, read_model.client) = ("latin".to_owned(), client);
+    let mut consumer = read_model.consumer(Mode::Versioned);
+    let odd = sent("\u{4e2d}", 1);
+    let mut data = sent("a", 1);
+    data.data = "\"\u{20ac}\"".to_owned();
+    let batch = [odd, data, sent("b", 1)];
+    assert_eq!(deliver(&mut consumer, &batch).await, [Parked, Parked, Applied]);
+    let sql = "select string_agg(body, ' ' order by id) from relay.parked";
+    let bodies: String = read_model.client.query_one(sql, &[]).await.unwrap().get(0);
+    assert!(bodies.contains("\\u4e2d") && bodies.contains("\\u20ac"), "{bodies}");
+}
+
+#[tokio::test]
 async fn an_event_that_is_wanted_later_is_kept_back_for_so_long() {
     let read_model = ReadModel::start().await;
     let mut consumer = read_model.consumer(Mode::Versioned);

@@ -150,6 +150,8 @@ pub(crate) struct Sent {
     pub(crate) fifo: bool,
     pub(crate) ordinal: Option<u32>,
     pub(crate) receive_count: u32,
+    pub(crate) epoch: Option<u64>,
+    pub(crate) tenant: &'static str,
 }
 
 pub(crate) fn sent(aggregate_id: &str, version: i64) -> Sent {
@@ -163,6 +165,8 @@ pub(crate) fn sent(aggregate_id: &str, version: i64) -> Sent {
         fifo: false,
         ordinal: None,
         receive_count: 1,
+        epoch: None,
+        tenant: "",
     }
 }
 
@@ -188,6 +192,17 @@ impl Sent {
         Self { ordinal: Some(ordinal), ..self }
     }
 
+    /// In this history of the log.
+    pub(crate) fn in_epoch(self, epoch: u64) -> Self {
+        Self { epoch: Some(epoch), ..self }
+    }
+
+    /// Of this tenant, under an id of its own.
+    pub(crate) fn of_tenant(self, tenant: &'static str) -> Self {
+        let event_id = format!("{:08x}{}", tenant.len(), &self.event_id[8..]);
+        Self { tenant, event_id, ..self }
+    }
+
     pub(crate) fn received(self, receive_count: u32) -> Self {
         Self { receive_count, ..self }
     }
@@ -199,10 +214,14 @@ impl Sent {
     pub(crate) fn body(&self) -> String {
         let Self { event_id, kind, aggregate_id, data, timestamp, .. } = self;
         let version = self.version.map_or("null".to_owned(), |v| v.to_string());
-        let position =
-            self.ordinal.map_or("null".to_owned(), |n| format!(r#""00000000016b3748-{n:08x}""#));
+        let position = match (self.epoch, self.ordinal) {
+            (None, Some(n)) => format!(r#""00000000016b3748-{n:08x}""#),
+            (Some(epoch), Some(n)) => format!(r#""{epoch:016x}-0000000000000001-{n:016x}""#),
+            (_, None) => "null".to_owned(),
+        };
+        let tenant = self.tenant;
         format!(
-            r#"{{"event_id":"{event_id}","event_type":"{kind}","timestamp":"{timestamp}","aggregate_type":"thing","aggregate_id":"{aggregate_id}","aggregate_version":{version},"data":{data},"position":{position}}}"#
+            r#"{{"event_id":"{event_id}","event_type":"{kind}","timestamp":"{timestamp}","aggregate_type":"thing","aggregate_id":"{aggregate_id}","aggregate_version":{version},"data":{data},"metadata":{{"tenant_id":"{tenant}"}},"position":{position}}}"#
         )
     }
 

@@ -90,7 +90,7 @@ async fn item_added(
     tx: &mut Tx<'_>,
 ) -> Result<(), HandlerError> {
     const SQL: &str = "update customer_orders set item_count = item_count + $2,
-        total = total + $2 * $3::text::numeric, version = $4 where order_id = $1";
+        total = total + $2 * $3::text::numeric, version = greatest(version, $4) where order_id = $1";
     let quantity = i64::from(item.quantity.get());
     let price = item.unit_price.as_str();
     let missing = missing("order");
@@ -100,7 +100,10 @@ async fn item_added(
 }
 
 async fn reached(envelope: &Event, tx: &mut Tx<'_>, status: &str) -> Result<(), HandlerError> {
-    const SQL: &str = "update customer_orders set status = $2, version = $3 where order_id = $1";
+    // A parked event can be replayed when later ones have had their effect: the row does not go back.
+    const SQL: &str = "update customer_orders set
+        status = case when $3 > version or ($3 = 0 and version = 0) then $2 else status end,
+        version = greatest(version, $3) where order_id = $1";
     let missing = missing("order");
     tx.write_one(SQL, &[&envelope.aggregate_id, &status, &version(envelope)], missing).await?;
     Ok(())
@@ -111,28 +114,37 @@ async fn registered(
     envelope: &Event,
     tx: &mut Tx<'_>,
 ) -> Result<(), HandlerError> {
-    const CUSTOMER: &str = "insert into customer_orders_customer (customer_id, name, city)
-        values ($1, $2, $3)
-        on conflict (customer_id) do update set name = excluded.name, city = excluded.city";
-    const ORDERS: &str = "update customer_orders set customer_name = $2, customer_city = $3
-        where customer_id = $1";
+    // Where a later event of the customer has had its effect, its city stays.
+    const CUSTOMER: &str =
+        "insert into customer_orders_customer as c (customer_id, name, city, version)
+        values ($1, $2, $3, $4)
+        on conflict (customer_id) do update set name = excluded.name,
+          city = case when c.version <= excluded.version then excluded.city else c.city end,
+          version = greatest(c.version, excluded.version)";
     let (name, id) = (customer.name(), &envelope.aggregate_id);
-    tx.write(CUSTOMER, &[id, &name, &customer.city]).await?;
+    tx.write(CUSTOMER, &[id, &name, &customer.city, &version(envelope)]).await?;
     // A statement of its own, and after the lock: it sees the orders that we have waited for.
-    Ok(tx.write(ORDERS, &[id, &name, &customer.city]).await?)
+    Ok(tx.write(OF_CUSTOMER, &[id]).await?)
 }
 
 async fn moved(city: &str, envelope: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
-    const CUSTOMER: &str = "update customer_orders_customer set city = $2
+    const CUSTOMER: &str = "update customer_orders_customer set
+        city = case when version <= $3 then $2 else city end, version = greatest(version, $3)
         where customer_id = $1 and name is not null";
-    const ORDERS: &str = "update customer_orders set customer_city = $2 where customer_id = $1";
     let id = &envelope.aggregate_id;
-    tx.write_one(CUSTOMER, &[id, &city], missing("customer")).await?;
-    Ok(tx.write(ORDERS, &[id, &city]).await?)
+    tx.write_one(CUSTOMER, &[id, &city, &version(envelope)], missing("customer")).await?;
+    Ok(tx.write(OF_CUSTOMER, &[id]).await?)
 }
 
+/// Brings the orders of a customer to what is known of the customer.
+const OF_CUSTOMER: &str = "update customer_orders as o
+    set customer_name = c.name, customer_city = c.city
+    from customer_orders_customer as c where c.customer_id = $1 and o.customer_id = $1";
+
+/// The aggregate's version after the event; 0 where it has none, which is before every version:
+/// nothing tells whether such an event came before or after those that have one.
 fn version(envelope: &Event) -> i64 {
-    envelope.aggregate_version.unwrap_or(1)
+    envelope.aggregate_version.unwrap_or(0)
 }
 
 /// One aggregate's events come in the order of their versions, so what is not there was parked

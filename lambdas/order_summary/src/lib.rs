@@ -56,7 +56,7 @@ async fn created(event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
     let sql =
         "insert into order_summary (order_id, customer_id, currency, status, created_at, version)
         values ($1, $2, $3, 'created', $4, $5)";
-    let version = event.aggregate_version.unwrap_or(1);
+    let version = version(event);
     tx.write(sql, &[&event.aggregate_id, &customer_id, &currency, &event.timestamp, &version])
         .await?;
     Ok(())
@@ -70,21 +70,30 @@ async fn item_added(event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> 
         ));
     }
     let sql = "update order_summary set item_count = item_count + $2,
-        total = total + $2 * $3::text::numeric, version = $4 where order_id = $1";
-    let version = event.aggregate_version.unwrap_or(1);
+        total = total + $2 * $3::text::numeric, version = greatest(version, $4) where order_id = $1";
+    let version = version(event);
     tx.write_one(sql, &[&event.aggregate_id, &quantity, &unit_price, &version], NONE).await?;
     Ok(())
 }
 
 async fn reached(event: &Event, tx: &mut Tx<'_>, status: &str) -> Result<(), HandlerError> {
-    let sql = "update order_summary set status = $2, version = $3,
+    // A parked event can be replayed when later ones have had their effect: the row does not go back.
+    let sql = "update order_summary set
+        status = case when $3 > version or ($3 = 0 and version = 0) then $2 else status end,
+        version = greatest(version, $3),
         paid_at = case when $2 = 'paid' then $4 else paid_at end,
         shipped_at = case when $2 = 'shipped' then $4 else shipped_at end,
         cancelled_at = case when $2 = 'cancelled' then $4 else cancelled_at end
         where order_id = $1";
-    let version = event.aggregate_version.unwrap_or(1);
+    let version = version(event);
     tx.write_one(sql, &[&event.aggregate_id, &status, &version, &event.timestamp], NONE).await?;
     Ok(())
+}
+
+/// The order's version after the event; 0 where it has none, which is before every version: nothing
+/// tells whether such an event came before or after those that have one.
+fn version(event: &Event) -> i64 {
+    event.aggregate_version.unwrap_or(0)
 }
 
 fn is_decimal(text: &str) -> bool {

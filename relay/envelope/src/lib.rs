@@ -32,7 +32,7 @@ pub use event::{Event, EventError, tenant_of};
 pub use format::Format;
 pub use key::ordering_key;
 pub use position::{InvalidPosition, Position};
-pub use write::{Envelope, write_text};
+pub use write::{Envelope, as_sent, write_text};
 
 /// The event type that `relay check` sends to prove the permission to publish.
 ///

@@ -2,6 +2,7 @@
 
 use crate::Position;
 use crate::metadata::{TENANT_ID, has_member, push_members_without};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use uuid::Uuid;
 
@@ -140,6 +141,17 @@ fn escape(out: &mut String, c: char) {
     for shift in [12, 8, 4, 0] {
         out.push(char::from(DIGITS[(c as usize >> shift) & 0xf]));
     }
+}
+
+/// Raw JSON as it is sent: the two characters that SQS refuses are JSON escapes.
+#[must_use]
+pub fn as_sent(json: &str) -> Cow<'_, str> {
+    if !json.contains('\u{fffe}') && !json.contains('\u{ffff}') {
+        return Cow::Borrowed(json);
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    raw(&mut out, json);
+    Cow::Owned(out)
 }
 
 /// Copies raw JSON. Outside strings JSON is ASCII, so the non-characters can

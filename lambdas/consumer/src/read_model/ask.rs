@@ -22,9 +22,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const MARGIN: Duration = Duration::from_secs(5);
 
 const VERSIONS: &str =
-    "select place from unnest($1::int8[], $2::text[], $3::text[], $4::text[], $5::int8[])
-      as w (place, projection, aggregate_type, aggregate_id, version)
-    where relay.version_reached(projection, aggregate_type, aggregate_id, version)";
+    "select place from unnest($1::int8[], $2::text[], $3::text[], $4::text[], $5::int8[], $6::text[])
+      as w (place, projection, aggregate_type, aggregate_id, version, tenant_id)
+    where relay.version_reached(projection, tenant_id, aggregate_type, aggregate_id, version)";
 
 const EVENTS: &str = "select place from unnest($1::int8[], $2::text[], $3::uuid[])
       as w (place, projection, event_id)
@@ -32,9 +32,9 @@ const EVENTS: &str = "select place from unnest($1::int8[], $2::text[], $3::uuid[
 
 /// Announces, and says under which key each wait is announced.
 const ANNOUNCE: &str = "with wanted as (
-      select place, remaining, relay.await_key(projection, aggregate_type, aggregate_id) as key
-      from unnest($2::int8[], $3::text[], $4::text[], $5::text[], $6::float8[])
-        as w (place, projection, aggregate_type, aggregate_id, remaining)
+      select place, remaining, relay.await_key(projection, tenant_id, aggregate_type, aggregate_id) as key
+      from unnest($2::int8[], $3::text[], $4::text[], $5::text[], $6::float8[], $11::text[])
+        as w (place, projection, aggregate_type, aggregate_id, remaining, tenant_id)
       union all
       select place, remaining, relay.await_key(projection, event_id)
       from unnest($7::int8[], $8::text[], $9::uuid[], $10::float8[])
@@ -75,6 +75,7 @@ struct Columns<'a> {
 struct Versions<'a> {
     places: Vec<i64>,
     projections: Vec<&'a str>,
+    tenants: Vec<&'a str>,
     types: Vec<&'a str>,
     ids: Vec<&'a str>,
     versions: Vec<i64>,
@@ -97,9 +98,16 @@ impl<'a> Columns<'a> {
         for (place, (target, remaining)) in (0_i64..).zip(targets) {
             let remaining = (*remaining + MARGIN).as_secs_f64();
             match target {
-                Target::Version { projection, aggregate_type, aggregate_id, version } => {
+                Target::Version {
+                    projection,
+                    tenant_id,
+                    aggregate_type,
+                    aggregate_id,
+                    version,
+                } => {
                     versions.places.push(place);
                     versions.projections.push(projection);
+                    versions.tenants.push(tenant_id);
                     versions.types.push(aggregate_type);
                     versions.ids.push(aggregate_id);
                     versions.versions.push(*version);
@@ -149,12 +157,13 @@ impl Asking {
     }
 
     async fn versions_reached(&self, asked: &Versions<'_>) -> Result<Vec<Row>, Error> {
-        let parameters: [(&(dyn ToSql + Sync), Type); 5] = [
+        let parameters: [(&(dyn ToSql + Sync), Type); 6] = [
             (&asked.places, Type::INT8_ARRAY),
             (&asked.projections, Type::TEXT_ARRAY),
             (&asked.types, Type::TEXT_ARRAY),
             (&asked.ids, Type::TEXT_ARRAY),
             (&asked.versions, Type::INT8_ARRAY),
+            (&asked.tenants, Type::TEXT_ARRAY),
         ];
         answered(self.client.query_typed(VERSIONS, &parameters)).await
     }
@@ -174,7 +183,7 @@ impl Asking {
         targets: &[(&Target, Duration)],
     ) -> Result<Vec<(usize, i64)>, Error> {
         let Columns { versions, events } = Columns::new(targets);
-        let parameters: [(&(dyn ToSql + Sync), Type); 10] = [
+        let parameters: [(&(dyn ToSql + Sync), Type); 11] = [
             (&self.waiter, Type::UUID),
             (&versions.places, Type::INT8_ARRAY),
             (&versions.projections, Type::TEXT_ARRAY),
@@ -185,6 +194,7 @@ impl Asking {
             (&events.projections, Type::TEXT_ARRAY),
             (&events.ids, Type::UUID_ARRAY),
             (&events.remaining, Type::FLOAT8_ARRAY),
+            (&versions.tenants, Type::TEXT_ARRAY),
         ];
         match answered(self.client.query_typed(ANNOUNCE, &parameters)).await {
             Ok(rows) => Ok(rows

@@ -41,11 +41,13 @@ impl Projection for __Name__ {
         tx: &mut Tx<'_>,
     ) -> Result<(), HandlerError> {
         __happened__
-        let sql = "insert into __name__
+        // The guard lets the last write win; the row says so too, for a replay of parked events.
+        let sql = "insert into __name__ as had
               (aggregate_type, aggregate_id, status, changed_at, version)
             values ($1, $2, $3, $4, $5)
             on conflict (aggregate_type, aggregate_id) do update set status = excluded.status,
-              changed_at = excluded.changed_at, version = excluded.version";
+              changed_at = excluded.changed_at, version = excluded.version
+              where had.version is null or had.version <= excluded.version";
         let Event { aggregate_type, aggregate_id, timestamp, aggregate_version, .. } = envelope;
         tx.write(sql, &[aggregate_type, aggregate_id, &happened, timestamp, aggregate_version])
             .await?;

@@ -41,12 +41,16 @@ impl Projection for __Name__ {
         tx: &mut Tx<'_>,
     ) -> Result<(), HandlerError> {
         __happened__
+        // A parked event can be replayed when later ones have had their effect: it counts, and the
+        // row does not go back. An event without a version is before every one that has one.
         let sql = "insert into __name__ as had
               (aggregate_type, aggregate_id, status, events, changed_at, version)
             values ($1, $2, $3, 1, $4, $5)
-            on conflict (aggregate_type, aggregate_id) do update set status = excluded.status,
-              events = had.events + 1, changed_at = excluded.changed_at,
-              version = excluded.version";
+            on conflict (aggregate_type, aggregate_id) do update set events = had.events + 1,
+              status = case when excluded.version is not distinct from
+                greatest(had.version, excluded.version) then excluded.status else had.status end,
+              changed_at = greatest(had.changed_at, excluded.changed_at),
+              version = greatest(had.version, excluded.version)";
         let Event { aggregate_type, aggregate_id, timestamp, aggregate_version, .. } = envelope;
         tx.write(sql, &[aggregate_type, aggregate_id, &happened, timestamp, aggregate_version])
             .await?;

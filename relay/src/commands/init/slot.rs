@@ -38,6 +38,7 @@ pub(super) async fn make(
 ) -> anyhow::Result<()> {
     let name = wanted.slot;
     let waiting = Waiting::new(dsn, "the slot");
+    let mut made_anew = false;
     let state = loop {
         match SlotState::read(client, name).await? {
             Some(state) if state.in_the_making(name).is_some() && state.active_pid.is_some() => {
@@ -46,9 +47,13 @@ pub(super) async fn make(
             }
             Some(state) => {
                 out!("ok    {}", state.judge(name)?);
+                relay::history::epoch(client, name, made_anew).await?;
                 break state;
             }
-            None => create(client, &waiting, name, failover).await?,
+            None => {
+                create(client, &waiting, name, failover).await?;
+                made_anew = true;
+            }
         }
     };
     if failover {
