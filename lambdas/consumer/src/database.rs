@@ -40,7 +40,7 @@ const PROBE: &str = "select current_setting('transaction_read_only'),
 /// taken.
 const NEEDED: [&str; 3] = [ledger::MOVED_AND_NEW, inbox::PARK, effect::NOTE];
 /// So many steps of the upkeep at once: a delivery waits for them.
-const STEPS: u32 = 30;
+const STEPS: u32 = 10;
 
 /// A read model: where it is, and the connection to it while there is one.
 pub(crate) struct Database {
@@ -99,12 +99,17 @@ impl Database {
         };
         if self.kept_up.is_none_or(|at| at.elapsed() >= UPKEEP) {
             self.kept_up = Some(Instant::now());
-            if tokio::time::timeout(UPKEEP_LIMIT, maintain(&mut session.client)).await.is_err() {
-                tracing::warn!(
-                    "expected the upkeep of the inbox's partitions to end within {} s, found no end; it is tried again tomorrow",
-                    UPKEEP_LIMIT.as_secs()
-                );
-                session = self.open(application_name).await?;
+            match tokio::time::timeout(UPKEEP_LIMIT, maintain(&mut session.client)).await {
+                Ok(false) => {}
+                // What is left goes with the next deliveries, some steps at each.
+                Ok(true) => self.kept_up = None,
+                Err(_) => {
+                    tracing::warn!(
+                        "expected the upkeep of the inbox's partitions to end within {} s, found no end; it is tried again tomorrow",
+                        UPKEEP_LIMIT.as_secs()
+                    );
+                    session = self.open(application_name).await?;
+                }
             }
         }
         Ok(self.session.insert(session))
@@ -258,22 +263,23 @@ impl Drop for Session {
 }
 
 /// Does what there is to do for the inbox, in as many transactions: a lock of one step is not held
-/// through the next.
-async fn maintain(client: &mut Client) {
+/// through the next. Says whether there may be more to do than it did.
+async fn maintain(client: &mut Client) -> bool {
     for _ in 0..STEPS {
         match maintain_step(client).await {
             Ok(true) => {}
-            Ok(false) => return,
+            Ok(false) => return false,
             Err(error) => {
                 let error = error::describe(&error);
                 tracing::warn!(
                     error,
-                    "the inbox's partitions could not be seen to; events still arrive, in its default partition; let the owner of relay.inbox call relay.maintain_inbox() daily"
+                    "the inbox's partitions could not be seen to; events still arrive, in its default partition; let the owner of relay.inbox call relay.maintain_inbox() every minute"
                 );
-                return;
+                return false;
             }
         }
     }
+    true
 }
 
 /// Whether there may be another step.

@@ -109,7 +109,7 @@ impl Preconditions<'_> {
         Err(Problem::new(
             "expected a role that owns relay.outbox, found one that does not: the relay can neither make its coming partitions nor drop those that were published; rows then stand in its default partition",
             format!(
-                "run GRANT \"{owner}\" TO the relay's role, or SELECT relay.maintain_outbox(…) once a day as {owner}",
+                "run GRANT \"{owner}\" TO the relay's role, or SELECT relay.maintain_outbox(…) every minute as {owner}",
                 owner = row.get::<_, &str>(1)
             ),
         ))
