@@ -85,7 +85,7 @@ mod tests {
         client.batch_execute(known).await.unwrap();
         let golden = include_str!("../../../relay/envelope/golden/relay_1.json");
         let event = Event::from_json(golden).unwrap();
-        let key = |id: &str| ("order".to_owned(), id.to_owned());
+        let key = |id: &str| (String::new(), "order".to_owned(), id.to_owned());
         let mark = |version| Mark { version, ..Mark::default() };
         let before = Progress::from([(key("known"), mark(1))]);
         let after = Progress::from([(key("known"), mark(2)), (key("new"), mark(1))]);

@@ -123,7 +123,7 @@ async fn postgres(config: &Config) -> anyhow::Result<bool> {
         well &= report("log", &readable(&dsn, &state, wanted.slot, wanted.publication).await);
     }
     for note in wanted.notes().await {
-        self::note("", &note);
+        self::note("", &note.to_string());
     }
     Ok(well)
 }
