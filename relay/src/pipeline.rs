@@ -14,6 +14,7 @@ use crate::publish::concurrency::Ticket;
 use crate::publish::schedule::{InFlight, Lane, Ordering, Schedule, Work};
 use crate::publish::{DestinationId, Outcome, Outgoing, Publisher};
 use crate::route::Routes;
+use crate::secret::Secrets;
 use crate::source::{Slot, Source, SourceError};
 use crate::table::TableRule;
 use crate::value::{Numbers, Type};
@@ -160,6 +161,8 @@ enum Done {
     Recorded(TransactionId),
     /// What the catalogue says of the types that were asked for.
     Answer(Vec<(u32, Type)>),
+    /// The keys of `relay.secret`, with the one that was asked for.
+    Secrets(Secrets),
 }
 
 struct Pipeline<P> {
@@ -192,6 +195,8 @@ struct Pipeline<P> {
     confirmed_time: Arc<AtomicI64>,
     meters: Meters,
     pulse: Arc<Pulse>,
+    /// How many forged messages were told.
+    forged: u64,
 }
 
 /// Runs until `until` is ready, then finishes what is on its way and confirms it.
@@ -275,6 +280,7 @@ impl<P: Publisher> Pipeline<P> {
             holder: None,
             meters: setup.meters,
             pulse: setup.pulse,
+            forged: 0,
             destinations: setup.destinations,
             under_way: FuturesUnordered::new(),
             dead_letters: DeadLetters::new(slot.dsn.clone()),
@@ -344,6 +350,7 @@ impl<P: Publisher> Pipeline<P> {
                 Taken::Send(entry) => self.schedule.push(entry),
                 Taken::SetAside(id, letter) => self.set_aside(*letter, move || Done::Recorded(id)),
                 Taken::Ask(types) => self.ask(types),
+                Taken::AskSecrets(newest) => self.ask_secrets(newest),
             }
         }
         self.taken = taken;
@@ -354,6 +361,14 @@ impl<P: Publisher> Pipeline<P> {
         self.asking = true;
         let dsn = self.slot.dsn.clone();
         self.under_way.push(Box::pin(async move { Done::Answer(catalog::ask(&dsn, types).await) }));
+    }
+
+    /// Asks for a new key; nothing more is taken until it is there.
+    fn ask_secrets(&mut self, newest: u32) {
+        self.asking = true;
+        let dsn = self.slot.dsn.clone();
+        self.under_way
+            .push(Box::pin(async move { Done::Secrets(catalog::ask_secrets(&dsn, newest).await) }));
     }
 
     /// Sends whatever may be sent now.

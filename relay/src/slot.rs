@@ -10,6 +10,7 @@ use bytesize::ByteSize;
 use tokio_postgres::Client;
 
 mod state;
+mod stream;
 mod tables;
 pub mod watch;
 
@@ -299,8 +300,10 @@ impl Preconditions<'_> {
     pub async fn all(&self, tables: &[TableRule]) -> Result<(), Problem> {
         self.version().await?;
         self.wal_level().await?;
+        self.encoding().await?;
         self.role().await?;
         self.outbox().await?;
+        self.secret().await?;
         self.publication().await?;
         self.published().await?;
         self.columns().await?;

@@ -1,6 +1,7 @@
 //! The reading end of the pipeline: connected, connecting, or waiting to try again.
 
 use crate::catalog::{self, CatalogError};
+use crate::secret::Secrets;
 use crate::slot::{Passing, Preconditions, Problem, SlotState};
 use crate::table::{PrimaryKeys, TableRule};
 use crate::wire::{Identity, Session, WireError};
@@ -60,6 +61,8 @@ pub(crate) struct Connected {
     pub(crate) primary_keys: PrimaryKeys,
     /// The history that the slot began.
     pub(crate) epoch: u64,
+    /// What messages of our own are signed with.
+    pub(crate) secrets: Secrets,
     /// What the slot had confirmed before this session.
     pub(crate) confirmed: Lsn,
 }
@@ -121,11 +124,12 @@ async fn connect(slot: Slot) -> Result<Box<Connected>, SourceError> {
     let held = preconditions.all(&slot.tables).await;
     let interval = status_interval(&client).await;
     let primary_keys = catalog::primary_keys(&client, &slot.tables).await;
+    let secrets = catalog::secrets(&client).await;
     let state = SlotState::read(&client, &slot.name).await.map_err(CatalogError::from);
     drop(client);
     driver.abort();
     held?;
-    let primary_keys = primary_keys?;
+    let (primary_keys, secrets) = (primary_keys?, secrets?);
     let confirmed = state?.and_then(|state| state.confirmed()).unwrap_or_default();
     let (session, identity) = Session::start(&slot.dsn, &slot.name, &slot.publication).await?;
     Ok(Box::new(Connected {
@@ -134,6 +138,7 @@ async fn connect(slot: Slot) -> Result<Box<Connected>, SourceError> {
         status_interval: interval,
         primary_keys,
         epoch: 0,
+        secrets,
         confirmed,
     }))
 }

@@ -66,7 +66,7 @@ const READ_MODEL: [&str; 5] = [
     include_str!("../../../sql/read_model/V5__progress.sql"),
 ];
 
-const SOURCE: [&str; 7] = [
+const SOURCE: [&str; 8] = [
     include_str!("../../../sql/source/V1__outbox.sql"),
     include_str!("../../../sql/source/V2__outbox_partitions.sql"),
     include_str!("../../../sql/source/V3__emit.sql"),
@@ -74,6 +74,7 @@ const SOURCE: [&str; 7] = [
     include_str!("../../../sql/source/V5__destination.sql"),
     include_str!("../../../sql/source/V6__condition.sql"),
     include_str!("../../../sql/source/V7__bounds.sql"),
+    include_str!("../../../sql/source/V8__signed_messages.sql"),
 ];
 
 /// One event that is given to a projection.

@@ -31,7 +31,12 @@ pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result
         publication: &config.postgres.publication,
     };
     // Before anything is made: a slot cannot be had without these.
-    for finding in [wanted.version().await, wanted.wal_level().await, wanted.role().await] {
+    for finding in [
+        wanted.version().await,
+        wanted.wal_level().await,
+        wanted.encoding().await,
+        wanted.role().await,
+    ] {
         println!("ok    {}", finding?);
     }
     apply(&mut client, Side::Source, &dsn).await?;

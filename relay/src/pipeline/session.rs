@@ -47,7 +47,7 @@ impl<P: Publisher> Pipeline<P> {
             timeline = found.timeline, confirmed = %confirmed, "streaming"
         );
         let origin = format!("{}/{}", found.system_id, self.slot.dsn.database());
-        self.intake.reconnected(origin, connected.epoch, connected.primary_keys);
+        self.intake.reconnected(origin, connected.epoch, connected.primary_keys, connected.secrets);
         if self.recorder.is_none() {
             let (dsn, slot) = (self.slot.dsn.clone(), self.slot.name.clone());
             self.recorder = Some(tokio::spawn(record(self.conditions.clone(), dsn, slot)));

@@ -36,6 +36,10 @@ impl<P: Publisher> Pipeline<P> {
                 }
                 self.asking = false;
             }
+            Done::Secrets(secrets) => {
+                self.intake.set_secrets(secrets);
+                self.asking = false;
+            }
         }
     }
 

@@ -15,6 +15,16 @@ impl Preconditions<'_> {
                 c.relreplident::text,
                 (select k from unnest($4::text[]) as k
                  where not coalesce(to_jsonb(t) -> 'attnames' ? k, k in (select attname from pg_attribute where attrelid = c.oid and attnum > 0))
+                 limit 1),
+                (select k from unnest($4::text[]) as k
+                 where p.pubupdate and p.pubdelete and exists (select
+                    from (select c.oid union select relid from pg_partition_tree(c.oid) where isleaf) as l (oid)
+                    join pg_class as r on r.oid = l.oid and r.relkind = 'r' and r.relreplident in ('d', 'i')
+                    where not exists (select from pg_index as i
+                        join pg_attribute as a on a.attrelid = i.indrelid
+                            and a.attnum = any ((i.indkey::smallint[])[0:i.indnkeyatts - 1])
+                        where i.indrelid = r.oid and a.attname = k
+                            and case r.relreplident when 'd' then i.indisprimary else i.indisreplident end))
                  limit 1)
             from pg_publication as p
             join pg_publication_tables as t on t.pubname = p.pubname and t.schemaname = $2
@@ -50,6 +60,13 @@ impl Preconditions<'_> {
             return Err(Problem::new(
                 format!("expected the key column {column} among the published columns of {table}, found none of that name"),
                 "correct the key in [[table]], or the publication's column list",
+            )
+            .may_pass());
+        }
+        if let Some(column) = row.get::<_, Option<&str>>(4) {
+            return Err(Problem::new(
+                format!("expected the key column {column} of {table} in its replica identity, found it outside: a delete would come without its key, and an update of it without the old one"),
+                format!("run ALTER TABLE {} REPLICA IDENTITY FULL (or USING INDEX with a unique index of the key), or make the key of columns of its primary key", rule.quoted()),
             )
             .may_pass());
         }
