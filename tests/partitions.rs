@@ -123,6 +123,8 @@ async fn every_function_of_ours_is_safe_by_itself_under_any_search_path() -> Res
     assert!(output.status.success(), "{}", crate::harness::text(&output));
     let careless = "select p.oid::regprocedure::text from pg_proc as p join pg_language as l on l.oid = p.prolang
         where p.pronamespace = 'relay'::regnamespace and l.lanname in ('sql', 'plpgsql') and p.prosqlbody is null
+          -- Qualified to the last name, and to be inlined: V8 and tests/forged.rs.
+          and p.proname <> 'emit'
           and not 'search_path=pg_catalog, pg_temp' = any (coalesce(p.proconfig, '{}'))";
     let careless = client.query(careless, &[]).await?;
     let careless: Vec<String> = careless.iter().map(|row| row.get(0)).collect();
