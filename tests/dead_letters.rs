@@ -103,7 +103,7 @@ async fn a_letter_for_an_address_of_old_goes_where_its_like_go_today() -> Result
 async fn nothing_is_redriven_or_dropped_by_accident() -> Result<()> {
     let world = World::new().await?;
     let client = world.client().await?;
-    client.batch_execute("select pg_logical_emit_message(true, 'relay.event', 'nonsense')").await?;
+    client.batch_execute("select relay.write_message('relay.event', 'nonsense')").await?;
     let topic = world.broker.topic("orders.fifo");
     let _relay = world.run(&topic).await?;
     world.until(&client, "select count(*) = 1 from relay.dead_letter").await?;

@@ -23,10 +23,10 @@ async fn a_transaction_of_a_million_rows_needs_no_more_memory_than_a_small_one()
     let world = World::new().await?;
     let client = world.client().await?;
     let rows = format!(
-        "select count(pg_logical_emit_message(true, 'relay.event', format(
+        "select count(relay.write_message('relay.event', convert_to(format(
             '{{\"event_id\":\"%s\",\"recorded_at\":\"2026-01-15T10:30:00Z\",\"aggregate_type\":\"order\",\"aggregate_id\":\"k%s\",
               \"event_type\":\"order.created\",\"event_version\":\"1.0\",\"data\":{{\"n\":%s}},\"metadata\":{{}}}}',
-            gen_random_uuid(), n % 1000, n))) from generate_series(1, {ROWS}) as n"
+            gen_random_uuid(), n % 1000, n), 'UTF8'))) from generate_series(1, {ROWS}) as n"
     );
     client.batch_execute(&rows).await?;
     // The whole path but the sending, which would take minutes: the null sink of the benchmark.

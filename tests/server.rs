@@ -83,7 +83,8 @@ async fn a_stream_that_the_server_ends_at_once_is_said_with_its_cure_and_does_no
     client.execute(INSERT, &[&"o", &1_i64, &"order.created", &"{}"]).await?;
     assert!(world.relay("").arg("init").output()?.status.success());
     let dsn: dsn::Dsn = world.postgres.url(&world.database).parse()?;
-    let probe = relay::wire::Session::try_out(&dsn, "relay", "relay", Duration::from_secs(2)).await.unwrap_err();
+    let patience = Duration::from_secs(10);
+    let probe = relay::wire::Session::try_out(&dsn, "relay", "relay", patience).await.unwrap_err();
     ensure!(probe.to_string().contains("42704"), "{probe}");
     let topic = world.broker.topic("orders.fifo");
     let mut relay = world.run(&topic).await?;

@@ -22,6 +22,7 @@ const ROLE: &str = "
     create role streamer login replication password 'streamer';
     grant usage on schema relay to streamer;
     grant select, insert, update, delete on relay.dead_letter, relay.condition to streamer;
+    grant select on relay.secret to streamer;
     grant execute on all functions in schema relay to streamer;";
 
 #[tokio::test]
@@ -32,8 +33,7 @@ async fn what_check_passes_run_can_do_for_a_role_with_grants_alone() -> Result<(
     let topic = world.broker.topic("orders.fifo");
     let url =
         world.postgres.url(&world.database).replace("postgres:postgres@", "streamer:streamer@");
-    let check =
-        || world.relay(&topic).args(["check"]).env("DATABASE_URL", &url).output();
+    let check = || world.relay(&topic).args(["check"]).env("DATABASE_URL", &url).output();
     let well = check()?;
     assert!(well.status.success(), "{}", text(&well));
     says(
@@ -239,11 +239,8 @@ async fn a_table_whose_updates_postgres_would_refuse_is_not_published() -> Resul
         says(&check()?, &["FAIL  identities", "a column list without its replica identity"]);
         let kept = "alter publication relay set table relay.outbox, well (a) where (a > 5)";
         client.batch_execute(kept).await?;
-        let told = world
-            .relay(&topic)
-            .args(["check"])
-            .env("RELAY_TABLES", "public.well")
-            .output()?;
+        let told =
+            world.relay(&topic).args(["check"]).env("RELAY_TABLES", "public.well").output()?;
         assert!(told.status.success(), "{}", text(&told));
         says(&told, &["only rows come for which (a > 5)", "without the columns note"]);
     }

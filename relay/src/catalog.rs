@@ -1,9 +1,10 @@
-//! What Postgres's catalogue knows and the stream does not tell: primary keys, and types that
-//! are not built in.
+//! What the database knows and the stream does not tell: primary keys, types that are not built
+//! in, and the keys that messages of our own are signed with.
 
 use crate::condition::Failures;
 use crate::outbox::{SCHEMA, TABLE};
 use crate::publish::backoff;
+use crate::secret::{Secret, Secrets};
 use crate::table::{PrimaryKeys, TableRule};
 use crate::value::Type;
 use dsn::Dsn;
@@ -65,6 +66,45 @@ pub(crate) async fn oids(
     let (schemas, names): (Vec<_>, Vec<_>) = wanted.chain([(SCHEMA, TABLE)]).unzip();
     let rows = client.query(SQL, &[&schemas, &names]).await?;
     Ok(rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect())
+}
+
+/// The keys of `relay.secret`.
+///
+/// # Errors
+/// When the server does not answer.
+pub(crate) async fn secrets(client: &Client) -> Result<Secrets, CatalogError> {
+    const SQL: &str = "select id, inner_key, outer_key, unsigned_until from relay.secret";
+    let secret = |row: &tokio_postgres::Row| {
+        let until: Option<tokio_postgres::types::PgLsn> = row.get(3);
+        let id = u32::try_from(row.get::<_, i32>(0)).unwrap_or_default();
+        Secret::new(id, row.get(1), row.get(2), until.map(|until| u64::from(until).into()))
+    };
+    Ok(Secrets::new(client.query(SQL, &[]).await?.iter().map(secret).collect()))
+}
+
+/// The keys of `relay.secret`, once one of this id or a greater one is among them; tries for as
+/// long as it takes, and says in `failures` why it has not read them yet. The transaction that made
+/// it may be read before it is visible.
+pub(crate) async fn ask_secrets(dsn: &Dsn, newest: u32, failures: Failures) -> Secrets {
+    let task = failures.task();
+    let mut attempt = 0;
+    loop {
+        match try_ask_secrets(dsn).await {
+            Ok(secrets) if secrets.newest() >= newest => return secrets,
+            Ok(_) => tracing::debug!(newest, "the new key of relay.secret is not visible yet"),
+            Err(error) => task.failed(dsn::causes(&error)),
+        }
+        tokio::time::sleep(backoff(attempt, 0.5 + fastrand::f64() / 2.0)).await;
+        attempt += 1;
+    }
+}
+
+async fn try_ask_secrets(dsn: &Dsn) -> Result<Secrets, CatalogError> {
+    let (client, driver) = dsn.connect("relay secrets").await?;
+    let secrets = secrets(&client).await;
+    drop(client);
+    driver.abort();
+    secrets
 }
 
 /// Types by their oids, with those they are made of; tries for as long as it takes, and says in

@@ -7,11 +7,13 @@
 use crate::change::Reading;
 use crate::dead_letter::DeadLetter;
 use crate::ledger::{Begun, Ledger, LedgerError, TransactionId};
-use crate::outbox::{Columns, MissingColumn, SCHEMA, TABLE};
+use crate::outbox::{Columns, EMIT_PREFIX, SCHEMA, TABLE};
 use crate::publish::Outgoing;
+use crate::redrive::REDRIVE_PREFIX;
 use crate::route::Routes;
+use crate::secret::{OUR_PREFIXES, SECRET_PREFIX, Secrets};
 use crate::table::{Capture, PrimaryKeys, TableRule};
-use crate::transaction::{Assembler, Step, TransactionError};
+use crate::transaction::{Assembler, Place, Step, TransactionError};
 use crate::value::{Numbers, Types};
 use desk::Desk;
 use pgoutput::{Frame, Message, Relation};
@@ -38,6 +40,19 @@ pub enum Taken {
         /// `schema.name`, as it is.
         found: String,
     },
+    /// There is a new key of this id or a greater one, which the next messages are signed with;
+    /// until [`Intake::set_secrets`] was told of it no further frame may be taken.
+    AskSecrets(u32),
+}
+
+/// Messages under our prefixes that were passed over, because no function that may write such
+/// messages had signed them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Forged {
+    /// How many, since the process began.
+    pub count: u64,
+    /// Where the last one stands, and its transaction.
+    pub last: Option<Place>,
 }
 
 /// A stream that cannot be read on.
@@ -53,9 +68,6 @@ pub enum IntakeError {
     /// The transactions do not fit what was read before.
     #[error("the server's history is not the one that was read before")]
     Ledger(#[from] LedgerError),
-    /// The outbox table is not one.
-    #[error(transparent)]
-    Outbox(#[from] MissingColumn),
 }
 
 /// Where the reading stands in the stream.
@@ -93,6 +105,8 @@ pub struct Intake {
     oids: HashMap<(String, String), u32>,
     reading: Reading,
     recent_ids: RecentIds,
+    secrets: Secrets,
+    forged: Forged,
 }
 
 impl Intake {
@@ -112,6 +126,8 @@ impl Intake {
             oids: HashMap::new(),
             reading: Reading { types: Types::default(), numbers, origin: String::new() },
             recent_ids: RecentIds::default(),
+            secrets: Secrets::default(),
+            forged: Forged::default(),
         }
     }
 
@@ -124,7 +140,14 @@ impl Intake {
     ///
     /// `origin` is the server's system identifier and the database, joined by a slash; `epoch` the
     /// history that the slot began.
-    pub fn reconnected(&mut self, origin: String, epoch: u64, primary_keys: PrimaryKeys) {
+    pub fn reconnected(
+        &mut self,
+        origin: String,
+        epoch: u64,
+        primary_keys: PrimaryKeys,
+        secrets: Secrets,
+    ) {
+        self.secrets = secrets;
         self.assembler = Assembler::new(epoch);
         self.tables.clear();
         self.open = Open::Nothing;
@@ -141,6 +164,17 @@ impl Intake {
     /// The types that columns have, to put in what the catalogue says.
     pub fn types(&mut self) -> &mut Types {
         &mut self.reading.types
+    }
+
+    /// Replaces the keys that messages may be signed with.
+    pub fn set_secrets(&mut self, secrets: Secrets) {
+        self.secrets = secrets;
+    }
+
+    /// The messages that were passed over.
+    #[must_use]
+    pub fn forged(&self) -> Forged {
+        self.forged
     }
 
     /// Takes one frame, and appends what came out of it to `taken`.
@@ -177,7 +211,7 @@ impl Intake {
                     taken.push(Taken::Renamed { expected, found });
                 }
                 let relation = renamed.as_ref().unwrap_or(relation);
-                let described = describe(relation, &self.rules, &self.primary_keys)?;
+                let described = describe(relation, &self.rules, &self.primary_keys);
                 let (oid, unknown) = (relation.oid, unknown_types(relation, &self.reading.types));
                 match described {
                     Some(Described::Captured(capture)) => {
@@ -204,6 +238,27 @@ impl Intake {
         if ordinal < from {
             return Ok(());
         }
+        let change = match change {
+            Step::Emitted { place, lsn, prefix, content } if prefix.starts_with(OUR_PREFIXES) => {
+                let verified = self.secrets.verified(place.xid, lsn, prefix, content);
+                let is_known = matches!(prefix, EMIT_PREFIX | REDRIVE_PREFIX);
+                match verified {
+                    Some(content) if is_known => Step::Emitted { place, lsn, prefix, content },
+                    other => {
+                        if other.is_none() && is_known {
+                            self.forged.count += 1;
+                            self.forged.last = Some(place);
+                        }
+                        let newest = other.filter(|_| prefix == SECRET_PREFIX).and_then(number);
+                        let ask = newest.filter(|newest| *newest > self.secrets.newest());
+                        taken.extend(ask.map(Taken::AskSecrets));
+                        self.ledger.take(id, ordinal, 0);
+                        return Ok(());
+                    }
+                }
+            }
+            change => change,
+        };
         let mut desk = Desk {
             transaction: id,
             place,
@@ -242,9 +297,9 @@ fn describe(
     relation: &Relation,
     rules: &[TableRule],
     primary_keys: &PrimaryKeys,
-) -> Result<Option<Described>, MissingColumn> {
+) -> Option<Described> {
     if relation.schema == SCHEMA && relation.name == TABLE {
-        return Ok(Some(Described::Outbox(Columns::of(relation)?)));
+        return Some(Described::Outbox(Columns::of(relation)));
     }
     let rule = rules.iter().find(|r| r.schema == relation.schema && r.name == relation.name);
     let Some(rule) = rule else {
@@ -253,7 +308,7 @@ fn describe(
             table = relation.name,
             "a table is published and no [[table]] names it: its changes are passed over"
         );
-        return Ok(None);
+        return None;
     };
     let capture = Capture::of(rule, relation, primary_keys);
     if capture.other_key {
@@ -262,7 +317,12 @@ fn describe(
             "expected the configured key among the table's columns, found that one is missing; its primary key is used"
         );
     }
-    Ok(Some(Described::Captured(Box::new(capture))))
+    Some(Described::Captured(Box::new(capture)))
+}
+
+/// The id of a key, as `relay.rotate_secret` writes it.
+fn number(content: &[u8]) -> Option<u32> {
+    std::str::from_utf8(content).ok()?.parse().ok()
 }
 
 fn unknown_types(relation: &Relation, types: &Types) -> Vec<u32> {
@@ -275,7 +335,7 @@ mod tests {
     use super::*;
     use crate::change::tests::{relation, tuple};
     use crate::config::Destinations;
-    use crate::outbox::EMIT_PREFIX;
+    use crate::secret::Secret;
     use envelope::Position;
     use pgoutput::{ReplicaIdentity, Tuple, encode};
     use proptest::prelude::*;
@@ -299,8 +359,13 @@ mod tests {
             vec![rule],
             Numbers::default(),
         );
-        intake.reconnected("7/shop".to_owned(), 9, PrimaryKeys::new());
+        intake.reconnected("7/shop".to_owned(), 9, PrimaryKeys::new(), unsigned());
         intake
+    }
+
+    /// Keys beside which messages need no signature.
+    fn unsigned() -> Secrets {
+        Secrets::new(vec![Secret::new(1, b"", b"", Some(u64::MAX.into()))])
     }
 
     fn content(id: u128) -> String {
@@ -382,7 +447,7 @@ mod tests {
             let mut intake = intake();
             let mut found = Vec::new();
             for cut in cuts.into_iter().map(Some).chain([None]) {
-                intake.reconnected("7/shop".to_owned(), 9, PrimaryKeys::new());
+                intake.reconnected("7/shop".to_owned(), 9, PrimaryKeys::new(), unsigned());
                 // Nothing was settled, so the server sends all of it again, up to the cut.
                 let messages = stream.iter().flatten().take(cut.unwrap_or(usize::MAX));
                 found.extend(messages.flat_map(|m| take(&mut intake, m)));

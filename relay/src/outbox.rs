@@ -57,6 +57,14 @@ pub enum OutboxError {
         /// The column.
         column: &'static str,
     },
+    /// The row was written while the table had no such column, or the publication left it out.
+    #[error(
+        "expected the column {column} of relay.outbox, found none of that name when the row was written; a table that is not up to date needs `relay init`, a publication with a column list needs `relay check`"
+    )]
+    Missing {
+        /// The column.
+        column: &'static str,
+    },
     /// A value is of another kind than it must be.
     #[error("expected {column} to be {expected}")]
     Value {
@@ -71,15 +79,6 @@ pub enum OutboxError {
         /// What is wrong with it.
         reason: String,
     },
-}
-
-/// A table of that name without the columns.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error(
-    "expected the columns of relay.outbox, found none named {column}; a table that is not up to date needs `relay init`, a publication with a column list needs `relay check`"
-)]
-pub struct MissingColumn {
-    column: &'static str,
 }
 
 /// The columns that an event is made of.
@@ -98,33 +97,52 @@ pub(crate) const COLUMNS: [&str; 12] = [
     "metadata",
 ];
 
+/// The columns of `COLUMNS` that may be null, and so may be missing.
+const NULLABLE: [&str; 4] = ["aggregate_version", "tenant_id", "correlation_id", "causation_id"];
+
 /// Which column of a relation is which, found once for each description of it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Columns {
     /// For each column of the relation its place in `COLUMNS`.
     roles: Vec<Option<usize>>,
+    /// The first column that must have a value and is not there.
+    missing: Option<&'static str>,
 }
 
 impl Columns {
     /// Finds the outbox's columns in a relation.
     ///
-    /// # Errors
-    /// When one is missing.
-    pub fn of(relation: &Relation) -> Result<Self, MissingColumn> {
-        for column in COLUMNS {
-            if !relation.columns.iter().any(|c| c.name == column) {
-                return Err(MissingColumn { column });
-            }
-        }
+    /// The log describes the table as it was when a row was written, so a column may be missing:
+    /// one that may be null reads as null then.
+    #[must_use]
+    pub fn of(relation: &Relation) -> Self {
+        let is_there = |name: &&str| relation.columns.iter().any(|c| c.name == **name);
+        let missing = COLUMNS.iter().find(|name| !is_there(name) && !NULLABLE.contains(name));
         let role = |c: &pgoutput::Column| COLUMNS.iter().position(|name| *name == c.name);
-        Ok(Self { roles: relation.columns.iter().map(role).collect() })
+        Self { roles: relation.columns.iter().map(role).collect(), missing: missing.copied() }
+    }
+
+    /// The key and the event type of a row that holds no event, as far as they can be read.
+    #[must_use]
+    pub fn key_and_type(&self, row: &Tuple<'_>) -> [String; 2] {
+        ["aggregate_id", "event_type"].map(|name| {
+            let mut values = self.roles.iter().zip(row.values());
+            let value = values.find(|(role, _)| role.is_some_and(|role| COLUMNS[role] == name));
+            match value {
+                Some((_, Value::Text(bytes))) => String::from_utf8_lossy(bytes).into_owned(),
+                _ => String::new(),
+            }
+        })
     }
 
     /// Reads the event of a row.
     ///
     /// # Errors
-    /// When a value is null or not what it must be.
+    /// When a value is missing, null or not what it must be.
     pub fn read<'a>(&self, row: &Tuple<'a>) -> Result<OutboxEvent<'a>, OutboxError> {
+        if let Some(column) = self.missing {
+            return Err(OutboxError::Missing { column });
+        }
         let mut texts: [Option<&'a str>; COLUMNS.len()] = [None; COLUMNS.len()];
         for (role, value) in self.roles.iter().zip(row.values()) {
             if let (Some(role), Value::Text(bytes)) = (role, value) {

@@ -14,6 +14,7 @@ use crate::publish::concurrency::Ticket;
 use crate::publish::schedule::{InFlight, Lane, Ordering, Schedule, Work};
 use crate::publish::{DestinationId, Outcome, Outgoing, Publisher, Retry};
 use crate::route::Routes;
+use crate::secret::Secrets;
 use crate::slot::watch::{self, Signals};
 use crate::source::{Slot, Source, SourceError};
 use crate::table::TableRule;
@@ -166,6 +167,23 @@ enum Done {
     LetterWritten(LetterOf, usize),
     /// What the catalogue says of the types that were asked for.
     Answer(Vec<(u32, Type)>),
+    /// The keys of `relay.secret`, with the one that was asked for.
+    Secrets(Secrets),
+}
+
+/// What the database was asked for, since when.
+#[derive(Clone, Copy, Debug)]
+struct Asking {
+    what: Asked,
+    since: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    /// The types of a table's columns.
+    Types,
+    /// The keys of `relay.secret`.
+    Secrets,
 }
 
 /// What a dead letter is of.
@@ -182,8 +200,8 @@ struct Pipeline<P> {
     intake: Intake,
     /// What came out of the last frame; empty between frames, kept for its room.
     taken: Vec<Taken>,
-    /// Since when the reading waits for what the catalogue says of a type.
-    asking_since: Option<Instant>,
+    /// What the reading waits for, of what the database knows and the stream does not tell.
+    asking: Option<Asking>,
     asking_failures: Failures,
     schedule: Schedule,
     /// Requests and writes on their way. They run in this task, not in others: what is ready
@@ -225,6 +243,8 @@ struct Pipeline<P> {
     confirmed_time: Arc<AtomicI64>,
     meters: Meters,
     pulse: Arc<Pulse>,
+    /// How many forged messages were told.
+    forged: u64,
 }
 
 /// Runs until `until` is ready, then finishes what is on its way and confirms it.
@@ -310,7 +330,7 @@ impl<P: Publisher> Pipeline<P> {
             limits_changed,
             intake: Intake::new(setup.routes, setup.source, setup.tables.clone(), setup.numbers),
             taken: Vec::new(),
-            asking_since: None,
+            asking: None,
             asking_failures: Failures::default(),
             schedule: Schedule::new(lanes, setup.bytes_in_flight),
             refusals: Refusals::new(setup.conditions.clone(), names.clone()),
@@ -321,6 +341,7 @@ impl<P: Publisher> Pipeline<P> {
             holder: None,
             meters: setup.meters,
             pulse: setup.pulse,
+            forged: 0,
             destinations: setup.destinations,
             under_way: FuturesUnordered::new(),
             dead_letters: DeadLetters::new(slot.dsn.clone()),
@@ -355,7 +376,7 @@ impl<P: Publisher> Pipeline<P> {
     fn has_room(&self) -> bool {
         self.schedule.wants_more()
             && self.dead_letters_in_flight < DEAD_LETTERS_IN_FLIGHT
-            && self.asking_since.is_none()
+            && self.asking.is_none()
     }
 
     fn is_idle(&self) -> bool {
@@ -407,6 +428,7 @@ impl<P: Publisher> Pipeline<P> {
                 Taken::Renamed { expected, found } => {
                     self.conditions.set(watch::TABLE, &expected, watch::renamed(&expected, &found));
                 }
+                Taken::AskSecrets(newest) => self.ask_secrets(newest),
             }
         }
         self.taken = taken;
@@ -414,10 +436,19 @@ impl<P: Publisher> Pipeline<P> {
 
     /// Asks the catalogue for types; nothing more is taken until it has answered.
     fn ask(&mut self, types: Vec<u32>) {
-        self.asking_since = Some(Instant::now());
+        self.asking = Some(Asking { what: Asked::Types, since: Instant::now() });
         let (dsn, failures) = (self.slot.dsn.clone(), self.asking_failures.clone());
         self.under_way
             .push(Box::pin(async move { Done::Answer(catalog::ask(&dsn, types, failures).await) }));
+    }
+
+    /// Asks for a new key; nothing more is taken until it is there.
+    fn ask_secrets(&mut self, newest: u32) {
+        self.asking = Some(Asking { what: Asked::Secrets, since: Instant::now() });
+        let (dsn, failures) = (self.slot.dsn.clone(), self.asking_failures.clone());
+        self.under_way.push(Box::pin(async move {
+            Done::Secrets(catalog::ask_secrets(&dsn, newest, failures).await)
+        }));
     }
 
     /// Sends whatever may be sent now.

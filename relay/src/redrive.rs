@@ -26,58 +26,101 @@ const ATTRIBUTES: &[&str] = &[
 ];
 
 /// A dead letter as it was kept.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub(crate) struct Redriven {
+    head: Head,
+    body: String,
+}
+
+/// What is kept beside the body.
+#[derive(Debug, Deserialize)]
+struct Head {
     event_id: Uuid,
     /// The address it was meant for.
-    pub(crate) destination: String,
+    destination: String,
     key: String,
     event_type: String,
-    body: String,
     attributes: BTreeMap<String, String>,
 }
 
-/// A message under our prefix that `relay.redrive` did not write.
-#[derive(Debug, thiserror::Error)]
-#[error("expected a message written by relay.redrive, found another under its prefix: {0}")]
-pub(crate) struct NotALetter(#[from] serde_json::Error);
+/// A letter as `relay.redrive` wrote it before it signed: the body is a text of the JSON.
+#[derive(Debug, Deserialize)]
+struct Unsigned {
+    #[serde(flatten)]
+    head: Head,
+    body: String,
+}
+
+/// A message that is not a letter. Its content becomes a dead letter again.
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+#[error("expected a message written by relay.redrive, found another under its prefix: {reason}")]
+pub(crate) struct NotALetter {
+    /// Without any part of the message.
+    reason: String,
+}
+
+impl From<serde_json::Error> for NotALetter {
+    fn from(error: serde_json::Error) -> Self {
+        // Only the kind and the place: serde's own words can quote the payload.
+        let reason = format!("{:?} at column {}", error.classify(), error.column());
+        Self { reason }
+    }
+}
 
 impl Redriven {
+    /// Reads the length of the head in four bytes, the head as JSON, and the body.
     pub(crate) fn read(content: &[u8]) -> Result<Self, NotALetter> {
-        Ok(serde_json::from_slice(content)?)
+        if content.first() == Some(&b'{') {
+            let Unsigned { head, body } = serde_json::from_slice(content)?;
+            return Ok(Self { head, body });
+        }
+        let cut = || NotALetter { reason: "it is cut".to_owned() };
+        let (length, rest) = content.split_first_chunk::<4>().ok_or_else(cut)?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| cut())?;
+        let (head, body) = rest.split_at_checked(length).ok_or_else(cut)?;
+        let body = std::str::from_utf8(body)
+            .map_err(|_| NotALetter { reason: "its body is not UTF-8".to_owned() })?;
+        Ok(Self { head: serde_json::from_slice(head)?, body: body.to_owned() })
+    }
+
+    /// The address it was meant for.
+    pub(crate) fn destination(&self) -> &str {
+        &self.head.destination
     }
 
     pub(crate) fn aggregate_type(&self) -> Option<&str> {
-        self.attributes.get("aggregate_type").map(String::as_str)
+        self.head.attributes.get("aggregate_type").map(String::as_str)
     }
 
     /// The event as it was, with its id.
     pub(crate) fn seal(self) -> Sealed {
+        let Self { head, body } = self;
         Sealed {
-            event_id: self.event_id,
-            event_type: self.event_type,
-            key: self.key,
-            body: self.body,
-            attributes: attributes(self.attributes),
+            event_id: head.event_id,
+            event_type: head.event_type,
+            key: head.key,
+            body,
+            attributes: attributes(head.attributes),
         }
     }
 
     /// The same as a dead letter again: events go to no such address any more.
     pub(crate) fn without_way(self, place: Place) -> DeadLetter {
+        let Self { head, body } = self;
         DeadLetter {
-            event_id: Some(self.event_id),
+            event_id: Some(head.event_id),
             reason: format!(
                 "expected {:?} among the destinations of the configuration, or a route for its aggregate type, found neither",
-                self.destination
+                head.destination
             ),
-            destination: self.destination,
-            key: self.key,
-            event_type: self.event_type,
+            destination: head.destination,
+            key: head.key,
+            event_type: head.event_type,
             error_code: None,
             attempts: 0,
             position: place.position,
-            body: self.body,
-            attributes: attributes(self.attributes),
+            body: body.into_bytes(),
+            attributes: attributes(head.attributes),
         }
     }
 }
@@ -92,6 +135,18 @@ mod tests {
     use super::*;
     use envelope::{Envelope, Format, Position};
     use std::collections::BTreeSet;
+
+    #[test]
+    fn what_is_no_letter_is_refused_without_quoting_it() {
+        let head = br#"{"event_id":"my secret"}"#;
+        let signed =
+            [&u32::try_from(head.len()).unwrap().to_be_bytes()[..], head, b"body"].concat();
+        let unsigned = &br#"{"event_id":"my secret","body":""}"#[..];
+        for content in [&signed[..], unsigned, b"", b"\x00", b"\xff\xff\xff\xff", b"\0\0\0\0\xff"] {
+            let error = Redriven::read(content).unwrap_err().to_string();
+            assert!(error.contains("relay.redrive") && !error.contains("my secret"), "{error}");
+        }
+    }
 
     #[test]
     fn every_attribute_that_a_format_writes_comes_again() {

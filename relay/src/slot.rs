@@ -8,11 +8,12 @@ use crate::table::TableRule;
 use tokio_postgres::Client;
 
 pub mod advice;
+pub mod alive;
 mod cure;
 mod identity;
 mod probe;
-pub mod alive;
 mod state;
+mod stream;
 mod tables;
 pub mod watch;
 mod writes;
@@ -316,6 +317,7 @@ impl Preconditions<'_> {
         let publication = self.publication().await;
         let there = publication.is_ok();
         found.push(("outbox", none(), outbox));
+        found.push(("secret", none(), self.secret().await));
         found.push(("publication", none(), publication));
         if there {
             found.push(("published", none(), self.published().await));
@@ -336,9 +338,11 @@ impl Preconditions<'_> {
     pub async fn all(&self, tables: &[TableRule]) -> Result<(), Problem> {
         self.version().await?;
         self.wal_level().await?;
+        self.encoding().await?;
         self.role().await?;
         self.writable().await?;
         self.outbox().await?;
+        self.secret().await?;
         self.publication().await?;
         self.published().await?;
         self.columns().await?;

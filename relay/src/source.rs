@@ -2,6 +2,7 @@
 
 use crate::catalog::{self, CatalogError};
 use crate::history;
+use crate::secret::Secrets;
 use crate::slot::{Passing, Preconditions, Problem, SlotState};
 use crate::table::{PrimaryKeys, TableRule};
 use crate::wire::{Identity, Session, WireError};
@@ -64,6 +65,8 @@ pub(crate) struct Connected {
     pub(crate) epoch: u64,
     /// The outbox's and each captured table's oid, by schema and name.
     pub(crate) oids: HashMap<(String, String), u32>,
+    /// What messages of our own are signed with.
+    pub(crate) secrets: Secrets,
     /// What the slot had confirmed before this session.
     pub(crate) confirmed: Lsn,
 }
@@ -126,6 +129,7 @@ async fn connect(slot: Slot) -> Result<Box<Connected>, SourceError> {
     let interval = status_interval(&client).await;
     let primary_keys = catalog::primary_keys(&client, &slot.tables).await;
     let oids = catalog::oids(&client, &slot.tables).await;
+    let secrets = catalog::secrets(&client).await;
     let state = SlotState::read(&client, &slot.name).await.map_err(CatalogError::from);
     // Only where the slot is there: a slot that `relay init` makes later begins its own.
     let epoch = match &held {
@@ -136,7 +140,7 @@ async fn connect(slot: Slot) -> Result<Box<Connected>, SourceError> {
     driver.abort();
     held?;
     let epoch = epoch?;
-    let (primary_keys, oids) = (primary_keys?, oids?);
+    let (primary_keys, oids, secrets) = (primary_keys?, oids?, secrets?);
     let confirmed = state?.and_then(|state| state.confirmed()).unwrap_or_default();
     let (session, identity) = Session::start(&slot.dsn, &slot.name, &slot.publication).await?;
     Ok(Box::new(Connected {
@@ -146,6 +150,7 @@ async fn connect(slot: Slot) -> Result<Box<Connected>, SourceError> {
         primary_keys,
         epoch,
         oids,
+        secrets,
         confirmed,
     }))
 }

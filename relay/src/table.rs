@@ -4,7 +4,7 @@
 //! it. Must not know: values, where an event goes.
 
 use crate::transaction::Image;
-use pgoutput::{Relation, ReplicaIdentity, Value};
+use pgoutput::{Column, Relation, ReplicaIdentity, Value};
 use std::collections::HashMap;
 
 /// What the configuration says of one table.
@@ -168,6 +168,25 @@ impl Capture {
                 Ok(key)
             }
         }
+    }
+
+    /// The key as far as it is known, for a change whose key cannot be read: the columns of the
+    /// replica identity by name, where the key's own column was not sent.
+    pub(crate) fn told_key(&self, columns: &[Column], image: Option<Image<'_>>) -> String {
+        let Some(image) = image else { return self.aggregate_type.clone() };
+        let key = self.key(&[image]).unwrap_or_else(|_| {
+            let named = |at: usize| {
+                let column = columns.get(at).filter(|column| column.key)?;
+                match self.value(&image, at)? {
+                    Value::Text(text) => {
+                        Some(format!("{}={}", column.name, String::from_utf8_lossy(text)))
+                    }
+                    _ => None,
+                }
+            };
+            (0..columns.len()).filter_map(named).collect::<Vec<_>>().join(",")
+        });
+        envelope::ordering_key(None, &self.aggregate_type, &key)
     }
 
     fn key_text<'a>(&self, images: &[Image<'a>], at: usize) -> Result<&'a str, KeyError> {

@@ -92,6 +92,8 @@ pub enum Step<'a> {
     Emitted {
         /// Its place.
         place: Place,
+        /// Where it was written.
+        lsn: Lsn,
         /// Who it is meant for.
         prefix: &'a str,
         /// What it says.
@@ -212,8 +214,8 @@ impl Assembler {
                 let place = self.place("Truncate")?;
                 Step::Truncated { place, relations, cascade, restart_identity }
             }
-            Message::Message { transactional: true, prefix, content, .. } => {
-                Step::Emitted { place: self.place("Message")?, prefix, content }
+            Message::Message { transactional: true, lsn, prefix, content } => {
+                Step::Emitted { place: self.place("Message")?, lsn, prefix, content }
             }
             // Origins, types, and messages that no transaction guards.
             _ => Step::Nothing,

@@ -20,8 +20,9 @@ pub const WRITES: &[Write] = &[
     Write {
         to: DEAD_LETTER,
         sql: "insert into relay.dead_letter
-            (event_id, destination, key, event_type, reason, error_code, attempts, position, body, attributes)
-            values (null, '', '', '', '', null, 0, 'relay check', '', '{}')
+            (event_id, destination, key, event_type, reason, error_code, attempts, position, body, attributes,
+             content, head)
+            values (null, '', '', '', '', null, 0, 'relay check', '', '{}', null, null)
             on conflict do nothing",
         cure: "grant the relay's role USAGE on the schema relay and SELECT and INSERT on relay.dead_letter",
     },

@@ -207,7 +207,8 @@ begin
     where p.pronamespace = 'relay'::regnamespace
       and l.lanname in ('plpgsql', 'sql')
       and p.prosqlbody is null
-      -- Qualified to the last name; a setting would keep the planner from putting it in place.
+      -- Its bodies are qualified to the last name (V8). A setting of their own would keep the planner
+      -- from putting relay.emit_event in their place; polymorphic ones cannot be `begin atomic`.
       and not (p.proname = 'emit' and l.lanname = 'sql')
       and not exists (select from unnest(p.proconfig) as c where c like 'search_path=%')
       and pg_has_role(p.proowner, 'usage')

@@ -77,7 +77,10 @@ mod tests {
         for sql in [
             include_str!("../../../sql/read_model/V1__inbox.sql"),
             include_str!("../../../sql/read_model/V2__await.sql"),
+            include_str!("../../../sql/read_model/V3__effect.sql"),
+            include_str!("../../../sql/read_model/V4__notify.sql"),
             include_str!("../../../sql/read_model/V5__progress.sql"),
+            include_str!("../../../sql/read_model/V6__identity.sql"),
         ] {
             client.batch_execute(sql).await.unwrap();
         }

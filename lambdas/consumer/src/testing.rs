@@ -70,7 +70,7 @@ const READ_MODEL: [&str; 8] = [
     include_str!("../../../sql/read_model/V8__effect_not_before.sql"),
 ];
 
-const SOURCE: [&str; 10] = [
+const SOURCE: [&str; 11] = [
     include_str!("../../../sql/source/V1__outbox.sql"),
     include_str!("../../../sql/source/V2__outbox_partitions.sql"),
     include_str!("../../../sql/source/V3__emit.sql"),
@@ -78,6 +78,7 @@ const SOURCE: [&str; 10] = [
     include_str!("../../../sql/source/V5__destination.sql"),
     include_str!("../../../sql/source/V6__condition.sql"),
     include_str!("../../../sql/source/V7__bounds.sql"),
+    include_str!("../../../sql/source/V8__signed_messages.sql"),
     include_str!("../../../sql/source/V9__history.sql"),
     include_str!("../../../sql/source/V12__condition_severities.sql"),
     include_str!("../../../sql/source/V14__upkeep.sql"),

@@ -81,16 +81,31 @@ impl<'a> Cursor<'a> {
         usize::try_from(found).map_err(|_| Error::Length { offset, found: found.into() })
     }
 
-    /// A text that ends with a zero byte.
+    /// A text that ends with a zero byte, as far as it is UTF-8.
+    ///
+    /// A database of the encoding SQL_ASCII sends names in whatever bytes they were given. One
+    /// such name must not end the reading of all the others.
     pub(crate) fn text(&mut self) -> Result<&'a str, Error> {
+        let bytes = self.zero_terminated()?;
+        let valid = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        Ok(valid)
+    }
+
+    /// A text that ends with a zero byte, with U+FFFD for each byte that is not UTF-8: unlike
+    /// what [`Self::text`] gives, it equals no name that is UTF-8.
+    pub(crate) fn name(&mut self) -> Result<String, Error> {
+        Ok(String::from_utf8_lossy(self.zero_terminated()?).into_owned())
+    }
+
+    fn zero_terminated(&mut self) -> Result<&'a [u8], Error> {
         let offset = self.offset;
         let Some(length) = self.rest.iter().position(|byte| *byte == 0) else {
             let left = self.rest.len();
             return Err(Error::Truncated { offset, wanted: left.saturating_add(1), left });
         };
-        let text = std::str::from_utf8(self.bytes(length)?).map_err(|_| Error::Utf8 { offset })?;
+        let bytes = self.bytes(length)?;
         self.bytes(1)?;
-        Ok(text)
+        Ok(bytes)
     }
 
     pub(crate) fn end(&self) -> Result<(), Error> {

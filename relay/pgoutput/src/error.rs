@@ -32,12 +32,6 @@ pub enum Error {
         /// What stood there.
         found: u8,
     },
-    /// A text that is not UTF-8.
-    #[error("expected UTF-8 text at offset {offset}")]
-    Utf8 {
-        /// Where the text begins.
-        offset: usize,
-    },
     /// More bytes than the message has.
     #[error("expected the end of the message at offset {offset}, found {left} more bytes")]
     Trailing {

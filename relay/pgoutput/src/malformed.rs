@@ -22,9 +22,13 @@ fn a_huge_length_is_an_error_and_reserves_nothing() {
 }
 
 #[test]
-fn a_name_that_is_not_utf8_is_an_error() {
-    let described = Message::decode(b"R\0\0\0\x01s\0\xff\0d\0\0");
-    assert_eq!(described, Err(Error::Utf8 { offset: 7 }));
+fn a_name_that_is_not_utf8_ends_nothing_and_equals_no_other() {
+    let described = Message::decode(b"R\0\0\0\x01s\0t\xff\0d\0\0");
+    let Ok(Message::Relation(table)) = described else { panic!("{described:?}") };
+    assert_eq!(table.name, "t\u{fffd}");
+    let message = Message::decode(b"M\x01\0\0\0\0\0\0\0\x09p\xffq\0\0\0\0\x01c");
+    let Ok(Message::Message { prefix, content, .. }) = message else { panic!("{message:?}") };
+    assert_eq!((prefix, content), ("p", &b"c"[..]));
 }
 
 #[test]

@@ -51,8 +51,11 @@ pub struct Relation {
 impl Relation {
     pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<Self, Error> {
         let oid = cursor.u32()?;
-        let schema = schema(cursor)?;
-        let name = cursor.text()?;
+        let schema = match cursor.name()?.as_str() {
+            "" => BUILT_IN.to_owned(),
+            named => named.to_owned(),
+        };
+        let name = cursor.name()?;
         let offset = cursor.offset();
         let identity = match cursor.u8()? {
             b'd' => ReplicaIdentity::Default,
@@ -69,12 +72,11 @@ impl Relation {
         for _ in 0..count {
             columns.push(Column {
                 key: cursor.u8()? & 1 == 1,
-                name: cursor.text()?.to_owned(),
+                name: cursor.name()?,
                 type_oid: cursor.u32()?,
                 type_modifier: cursor.i32()?,
             });
         }
-        let (schema, name) = (schema.to_owned(), name.to_owned());
         Ok(Self { oid, schema, name, identity, columns })
     }
 }

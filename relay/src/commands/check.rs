@@ -90,9 +90,15 @@ async fn postgres(config: &Config) -> anyhow::Result<bool> {
     well &= report("session", &opened);
     well &= report("version", &wanted.version().await);
     well &= report("wal_level", &wanted.wal_level().await);
+    well &= report("encoding", &wanted.encoding().await);
     well &= report("role", &wanted.role().await);
     well &= report("server", &wanted.writable().await);
     well &= report("outbox", &wanted.outbox().await);
+    let secret = match wanted.secret().await {
+        Ok(_) => wanted.secret_is_kept().await,
+        missing => missing,
+    };
+    well &= report("messages", &secret);
     let publication = wanted.publication().await;
     let there = publication.is_ok();
     well &= report("publication", &publication);

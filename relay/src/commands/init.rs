@@ -58,6 +58,7 @@ pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result
     // Before anything is made: a slot cannot be had without these.
     say(wanted.version().await?);
     say(wanted.wal_level().await?);
+    say(wanted.encoding().await?);
     say(wanted.role().await?);
     say(wanted.writable().await?);
     say(session(&dsn).await?);

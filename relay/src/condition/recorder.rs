@@ -1,6 +1,7 @@
 //! Writes the conditions to `relay.condition`, for `relay status`.
 
 use super::{Condition, Conditions};
+use crate::dead_letter::escape;
 use crate::publish::backoff;
 use dsn::Dsn;
 use std::time::Duration;
@@ -78,23 +79,29 @@ async fn try_record(
         on conflict (slot, kind, subject) do update set
           since = case when c.severity = excluded.severity then c.since else now() end,
           severity = excluded.severity, found = excluded.found, cure = excluded.cure";
-    let column = |text: for<'a> fn(&'a ((&'static str, String), Condition)) -> &'a str| {
-        rows.iter().map(text).collect::<Vec<&str>>()
-    };
     let (client, driver) = dsn.connect("relay conditions").await?;
-    let written = client
-        .execute(
-            SQL,
-            &[
-                &slot,
-                &column(|((kind, _), _)| kind),
-                &column(|((_, subject), _)| subject),
-                &column(|(_, c)| c.severity.as_str()),
-                &column(|(_, c)| &c.found),
-                &column(|(_, c)| &c.cure),
-            ],
-        )
-        .await;
+    let written_as = async |form: fn(&str) -> String| {
+        let column = |text: for<'a> fn(&'a ((&'static str, String), Condition)) -> &'a str| {
+            rows.iter().map(|row| form(text(row))).collect::<Vec<String>>()
+        };
+        let columns = [
+            column(|((kind, _), _)| kind),
+            column(|((_, subject), _)| subject),
+            column(|(_, c)| c.severity.as_str()),
+            column(|(_, c)| &c.found),
+            column(|(_, c)| &c.cure),
+        ];
+        let [kinds, subjects, severities, founds, cures] = &columns;
+        client.execute(SQL, &[&slot, kinds, subjects, severities, founds, cures]).await
+    };
+    let mut written = written_as(str::to_owned).await;
+    // A character that the database's encoding has not, or no text at all: escaped then.
+    let is_of_the_text = |error: &tokio_postgres::Error| {
+        error.code().is_some_and(|code| code.code().starts_with("22"))
+    };
+    if written.as_ref().is_err_and(is_of_the_text) {
+        written = written_as(|text| escape(text.as_bytes())).await;
+    }
     drop(client);
     driver.abort();
     written?;

@@ -42,6 +42,7 @@ const CONFIRMED_TIME: &str = "relay_confirmed_time_seconds";
 const HELD_BYTES: &str = "relay_held_bytes";
 const BUDGET_BYTES: &str = "relay_budget_bytes";
 const DEAD_LETTERS: &str = "relay_dead_letters_total";
+const FORGED_MESSAGES: &str = "relay_forged_messages_total";
 const PUBLISHED: &str = "relay_published_total";
 const REQUESTS: &str = "relay_requests_total";
 const IN_FLIGHT: &str = "relay_requests_in_flight";
@@ -68,6 +69,11 @@ pub const METRICS: &[Metric] = &[
     gauge(HELD_BYTES, &[], "bytes of memory of the events on their way"),
     gauge(BUDGET_BYTES, &[], "publish.bytes_in_flight: at that many held bytes the reading stops"),
     counter(DEAD_LETTERS, &[], "events set aside in relay.dead_letter"),
+    counter(
+        FORGED_MESSAGES,
+        &[],
+        "messages under the relay's prefixes that relay.emit or relay.redrive did not sign; passed over",
+    ),
     counter(PUBLISHED, &[DESTINATION], "events that the destination accepted"),
     counter(
         REQUESTS,
@@ -125,6 +131,7 @@ pub struct Meters {
     held: Gauge,
     budget: Gauge,
     dead_letters: Counter,
+    forged: Counter,
     destinations: Vec<DestinationMeters>,
     conditions: Family<OfConditions, Gauge>,
 }
@@ -208,6 +215,7 @@ impl Meters {
             held: Gauge::default(),
             budget: Gauge::default(),
             dead_letters: Counter::default(),
+            forged: Counter::default(),
             destinations: destinations.into_iter().map(|name| families.of(name)).collect(),
             conditions: Family::default(),
         };
@@ -228,6 +236,7 @@ impl Meters {
                 HELD_BYTES => registry.register(stem, *help, self.held.clone()),
                 BUDGET_BYTES => registry.register(stem, *help, self.budget.clone()),
                 DEAD_LETTERS => registry.register(stem, *help, self.dead_letters.clone()),
+                FORGED_MESSAGES => registry.register(stem, *help, self.forged.clone()),
                 PUBLISHED => registry.register(stem, *help, families.published.clone()),
                 REQUESTS => registry.register(stem, *help, families.requests.clone()),
                 IN_FLIGHT => registry.register(stem, *help, families.in_flight.clone()),
@@ -245,6 +254,11 @@ impl Meters {
     /// An event was set aside.
     pub fn dead_letter(&self) {
         self.dead_letters.inc();
+    }
+
+    /// So many messages were passed over that nobody signed who may.
+    pub fn forged(&self, count: u64) {
+        self.forged.inc_by(count);
     }
 
     /// Sets the number of conditions of each kind; those that have passed have no line.

@@ -54,7 +54,7 @@ impl<P: Publisher> Pipeline<P> {
             timeline = found.timeline, confirmed = %confirmed.max(connected.confirmed), "streaming"
         );
         let origin = format!("{}/{}", found.system_id, self.slot.dsn.database());
-        self.intake.reconnected(origin, connected.epoch, connected.primary_keys);
+        self.intake.reconnected(origin, connected.epoch, connected.primary_keys, connected.secrets);
         self.intake.knows(connected.oids);
         if self.watch.is_none() {
             let watch = Watch::new(self.slot.clone(), self.conditions.clone(), &self.server);

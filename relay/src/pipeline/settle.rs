@@ -38,7 +38,11 @@ impl<P: Publisher> Pipeline<P> {
                 for (oid, kind) in types {
                     self.intake.types().insert(oid, kind);
                 }
-                self.asking_since = None;
+                self.asking = None;
+            }
+            Done::Secrets(secrets) => {
+                self.intake.set_secrets(secrets);
+                self.asking = None;
             }
         }
     }

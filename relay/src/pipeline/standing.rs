@@ -1,6 +1,7 @@
 //! How the destinations stand: said when one holds back the rest.
 
 use super::Pipeline;
+use crate::condition::Condition;
 use crate::observe::metric::Sample;
 use crate::publish::Publisher;
 use crate::publish::schedule::LaneState;
@@ -41,6 +42,20 @@ impl<P: Publisher> Pipeline<P> {
         self.holder = Some(at);
     }
 
+    /// Tells of messages that a role wrote which may not make the relay send.
+    fn tell_forged(&mut self) {
+        let forged = self.intake.forged();
+        let Some(last) = forged.last.filter(|_| forged.count > self.forged) else { return };
+        self.meters.forged(forged.count - self.forged);
+        self.forged = forged.count;
+        let found = format!(
+            "expected only messages that relay.emit or relay.redrive signed, found {} others under their prefixes since this relay started, the last at {} in transaction {}; they were passed over",
+            forged.count, last.position, last.xid
+        );
+        let cure = "find who calls pg_logical_emit_message with a prefix of the relay; a role that may publish calls relay.emit and has EXECUTE on relay.emit_event";
+        self.conditions.set("forged-messages", "", Condition::notice(found, cure));
+    }
+
     /// Gives a sign of life and sets the gauges.
     pub(super) fn measure(&mut self) {
         let streaming = matches!(self.source, Source::Streaming(_));
@@ -56,6 +71,7 @@ impl<P: Publisher> Pipeline<P> {
         };
         self.watch_waiting(Instant::now());
         self.meters.set(sample, self.schedule.states());
+        self.tell_forged();
         self.meters.conditions(&self.conditions.counts());
     }
 }

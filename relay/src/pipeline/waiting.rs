@@ -1,6 +1,6 @@
 //! Why the reading waits, as conditions: dead letters, the catalogue, the budget.
 
-use super::{DEAD_LETTERS_IN_FLIGHT, Pipeline};
+use super::{Asked, DEAD_LETTERS_IN_FLIGHT, Pipeline};
 use crate::condition::Condition;
 use crate::publish::Publisher;
 use crate::source::Source;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// The condition that dead letters cannot be written.
 const LETTERS: &str = "dead-letters";
-/// The condition that the catalogue does not tell the types of columns.
+/// The condition that the database does not tell the types of columns, or the keys of messages.
 const CATALOGUE: &str = "catalogue";
 /// The condition that the budget is spent and nothing moves, for no known destination's sake.
 const BUDGET: &str = "budget";
@@ -76,14 +76,23 @@ impl<P: Publisher> Pipeline<P> {
     }
 
     fn watch_catalogue(&self, now: Instant) {
-        let why = self.asking_since.and_then(|at| why(self.asking_failures.oldest(), at, now));
-        let Some(why) = why else {
+        let asked = self.asking.and_then(|asking| {
+            why(self.asking_failures.oldest(), asking.since, now).map(|why| (asking.what, why))
+        });
+        let Some((what, why)) = asked else {
             return self.conditions.clear(CATALOGUE, "");
         };
-        let found = format!(
-            "expected the catalogue to tell the types of a captured table's columns, found: {why}; nothing is read until it does"
-        );
-        let cure = "let the relay's role connect and read pg_catalog, or see what holds its session back (application_name relay types in pg_stat_activity); the relay tries again by itself";
+        let (told, cure) = match what {
+            Asked::Types => (
+                "the catalogue to tell the types of a captured table's columns",
+                "let the relay's role connect and read pg_catalog, or see what holds its session back (application_name relay types in pg_stat_activity); the relay tries again by itself",
+            ),
+            Asked::Secrets => (
+                "relay.secret to tell the key that relay.rotate_secret made",
+                "grant the relay's role SELECT on relay.secret, or see what holds its session back (application_name relay secrets in pg_stat_activity); the relay tries again by itself",
+            ),
+        };
+        let found = format!("expected {told}, found: {why}; nothing is read until it does");
         self.conditions.set(CATALOGUE, "", Condition::blocked(found, cure));
     }
 

@@ -23,6 +23,8 @@ struct Table {
     /// The partitioned table under whose name the changes come.
     root: Option<String>,
     columns: Vec<String>,
+    /// The first column of the configured key that is outside the replica identity.
+    key_outside: Option<String>,
     /// The columns that are sent; `None` before 15, which sends all.
     sent: Option<Vec<String>>,
     filter: Option<String>,
@@ -56,6 +58,16 @@ impl Preconditions<'_> {
               'root', (select a.name from listed as a where p.pubviaroot and a.oid <> c.oid
                 and a.oid in (select relid from pg_partition_ancestors(c.oid)) limit 1),
               'columns', (select coalesce(jsonb_agg(attname), '[]') from pg_attribute where attrelid = c.oid and attnum > 0 and not attisdropped),
+              'key_outside', (select k from unnest($4::text[]) as k
+                where exists (select
+                  from (select c.oid union select t.relid from pg_partition_tree(c.oid) as t where t.isleaf) as f (oid)
+                  join pg_class as r on r.oid = f.oid and r.relkind = 'r' and r.relreplident in ('d', 'i')
+                  where not exists (select from pg_index as i
+                    join pg_attribute as a on a.attrelid = i.indrelid
+                      and a.attnum = any ((i.indkey::smallint[])[0:i.indnkeyatts - 1])
+                    where i.indrelid = r.oid and a.attname = k
+                      and case r.relreplident when 'd' then i.indisprimary else i.indisreplident end))
+                limit 1),
               'sent', l.publication -> 'attnames', 'filter', l.publication -> 'rowfilter')::text
             from pg_publication as p
             join pg_namespace as n on n.nspname = $2
@@ -63,7 +75,7 @@ impl Preconditions<'_> {
             left join listed as l on l.oid = c.oid
             where p.pubname = $1";
         let name = self.publication;
-        let row = self.client.query_opt(SQL, &[&name, &rule.schema, &rule.name]).await;
+        let row = self.client.query_opt(SQL, &[&name, &rule.schema, &rule.name, &rule.key]).await;
         let row = row.map_err(|e| Problem::query(&e))?;
         let table = row.map(|row| serde_json::from_str(row.get(0)).unwrap_or_default());
         judge(table.as_ref(), rule, name).map_err(Problem::may_pass)
@@ -192,6 +204,16 @@ fn judge(table: Option<&Table>, rule: &TableRule, publication: &str) -> Finding 
             "correct the key in [[table]], or the publication's column list",
         ));
     }
+    if let Some(column) = &table.key_outside {
+        return Err(Problem::new(
+            format!(
+                "expected the key column {column} of {name} in its replica identity, found it outside: a delete would come without its key, and an update of it without the old one"
+            ),
+            format!(
+                "run ALTER TABLE {quoted} REPLICA IDENTITY FULL (or USING INDEX with a unique index of the key), or make the key of columns of its primary key"
+            ),
+        ));
+    }
     Ok(format!("publication {publication} publishes {name}{}", table.remarks(sent)))
 }
 
@@ -270,6 +292,8 @@ mod tests {
         assert!(said(Some(inserts)).contains("leaves some kinds out: update"));
         let list = Table { sent: Some(vec!["note".to_owned()]), ..table() };
         assert!(said(Some(list)).contains("the key column id"));
+        let outside = Table { key_outside: Some("id".to_owned()), ..table() };
+        assert!(said(Some(outside)).contains("\"public\".\"item\" REPLICA IDENTITY FULL"));
         let narrowed = Table {
             sent: Some(vec!["id".to_owned()]),
             filter: Some("(id > 5)".to_owned()),

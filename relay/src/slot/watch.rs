@@ -185,7 +185,7 @@ impl Watch {
 
 fn condition(kind: &str, problem: Problem) -> Condition {
     match kind {
-        "role" => Condition::at_risk(problem.found, problem.cure),
+        "role" | "secret" => Condition::at_risk(problem.found, problem.cure),
         "slot" => Condition::blocked(problem.found, problem.cure),
         _ => Condition::losing(problem.found, problem.cure),
     }

@@ -21,8 +21,9 @@ const NEEDED: &[Write] = &[
     Write {
         name: "a dead letter",
         sql: "insert into relay.dead_letter
-            (event_id, destination, key, event_type, reason, error_code, attempts, position, body, attributes)
-            values (null, 'relay.check', 'relay.check', 'relay.check', '', null, 0, 'relay.check', '', '{}')
+            (event_id, destination, key, event_type, reason, error_code, attempts, position, body, attributes,
+             content, head)
+            values (null, 'relay.check', 'relay.check', 'relay.check', '', null, 0, 'relay.check', '', '{}', null, null)
             on conflict do nothing",
         privilege: "run GRANT USAGE ON SCHEMA relay, and GRANT SELECT, INSERT, UPDATE, DELETE ON relay.dead_letter, TO the relay's role",
     },

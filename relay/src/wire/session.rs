@@ -80,6 +80,7 @@ impl Session {
     ) -> Result<(Self, Identity), WireError> {
         let mut session = Self::open(dsn).await?;
         let identity = session.identify().await?;
+        session.take_bytes_as_they_are().await?;
         let publication = publication.replace('"', "\"\"").replace('\'', "''");
         let command = format!(
             "START_REPLICATION SLOT \"{slot}\" LOGICAL 0/0 (proto_version '1', publication_names '\"{publication}\"', messages 'true')"
@@ -168,6 +169,17 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// In a database of the encoding SQL_ASCII the server knows no encoding, and ends a stream for
+    /// a client of UTF-8 at the first text that is not UTF-8. So it is to send the bytes as they
+    /// are. Every other encoding is converted to UTF-8 by the server.
+    async fn take_bytes_as_they_are(&mut self) -> Result<(), WireError> {
+        let encoding = self.link.query("SHOW server_encoding").await?;
+        if encoding.first().is_some_and(|name| name == "SQL_ASCII") {
+            self.link.query("SET client_encoding TO 'SQL_ASCII'").await?;
+        }
+        Ok(())
     }
 
     async fn identify(&mut self) -> Result<Identity, WireError> {

@@ -4,8 +4,8 @@
 //! told, with the statement that mends it, and nothing of it is changed unless that is asked for.
 
 use super::waiting::Waiting;
-use anyhow::{Context as _, bail};
 use crate::out::out;
+use anyhow::{Context as _, bail};
 use dsn::Dsn;
 use relay::slot::{Preconditions, Problem};
 use relay::table::TableRule;

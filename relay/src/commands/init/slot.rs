@@ -1,8 +1,8 @@
 //! The slot: made last, adopted where it is there, tried at the end.
 
 use super::waiting::Waiting;
-use anyhow::bail;
 use crate::out::out;
+use anyhow::bail;
 use dsn::Dsn;
 use relay::slot::{Preconditions, Problem, SlotState, readable};
 use std::time::Duration;

@@ -1,0 +1,167 @@
+//! Whatever bytes a message or a row has, in whatever encoding: an event or a letter with its
+//! content, and the position moves.
+
+use crate::harness::{LIMIT, World, member, text};
+use anyhow::{Result, ensure};
+
+const ENCODINGS: [&str; 3] = ["UTF8", "LATIN1", "SQL_ASCII"];
+
+/// A world whose database has this encoding, with a captured table.
+async fn world(encoding: &str) -> Result<World> {
+    let mut world = World::bare(&[]).await?;
+    let name = format!("in_{}", encoding.to_lowercase());
+    let sql = format!("create database {name} encoding '{encoding}' locale 'C' template template0");
+    world.client().await?.batch_execute(&sql).await?;
+    world.database = name;
+    let client = world.client().await?;
+    client.batch_execute("create table item (id int primary key, note text)").await?;
+    let init = world.relay("").arg("init").env("RELAY_TABLES", "public.item").output()?;
+    ensure!(init.status.success(), "{}", text(&init));
+    Ok(world)
+}
+
+fn run(world: &World, topic: &str) -> Result<local::process::Process> {
+    let mut command = world.relay(topic);
+    command.arg("run").env("RELAY_TABLES", "public.item");
+    world.start(command)
+}
+
+/// The position has passed all that was written until now.
+async fn position_moves(world: &World) -> Result<()> {
+    let client = world.client().await?;
+    let here: String =
+        client.query_one("select pg_current_wal_insert_lsn()::text", &[]).await?.get(0);
+    client.batch_execute("select pg_logical_emit_message(true, 'end', '')").await?;
+    let sql = format!(
+        "select bool_and(confirmed_flush_lsn >= '{here}') from pg_replication_slots where slot_name = 'relay'"
+    );
+    world.until(&client, &sql).await
+}
+
+#[tokio::test]
+async fn any_bytes_and_any_text_arrive_or_are_kept_in_every_encoding() -> Result<()> {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    for encoding in ENCODINGS {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let world = world(encoding).await?;
+        let client = world.client().await?;
+        let topic = world.broker.topic("orders.fifo");
+        let relay = run(&world, &topic)?;
+        const EACH: usize = 20;
+        let (mut events, mut letters) = (0, Vec::new());
+        for n in 0..EACH {
+            // Any text that the encoding has, in the bytes that it has for it.
+            let length = random.usize(1..40);
+            let latin: String =
+                std::iter::repeat_with(|| char::from(random.u8(0x20..))).take(length).collect();
+            let latin: String =
+                latin.chars().filter(|c| !c.is_control() && !matches!(c, '"' | '\\')).collect();
+            let data = serde_json::json!({ "n": latin }).to_string();
+            let key = format!("k{n}");
+            for sql in [
+                "insert into relay.outbox (aggregate_type, aggregate_id, event_type, data) values ('order', $1, 'x', $2::text::json)",
+                "select relay.emit('order', $1, 'x', $2)",
+            ] {
+                client.execute(sql, &[&key, &data]).await?;
+                events += 1;
+            }
+            client
+                .execute("insert into item values ($1, $2)", &[&i32::try_from(n)?, &latin])
+                .await?;
+            events += 1;
+            // Any bytes, as the owner of the functions may write them.
+            let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(length).collect();
+            for prefix in ["relay.event", "relay.redrive"] {
+                client.execute("select relay.write_message($1, $2)", &[&prefix, &bytes]).await?;
+                letters.push(bytes.clone());
+            }
+        }
+        if encoding == "SQL_ASCII" {
+            let bad = "convert_from('\\x22e9ff22', 'SQL_ASCII')";
+            client
+                .batch_execute(&format!(
+                    "insert into relay.outbox (aggregate_type, aggregate_id, event_type, data) values ('order', 'bad', 'x', {bad}::json);
+                     select relay.emit('order', 'bad', 'x', {bad}::json);
+                     insert into item values (1000, {bad});
+                     select pg_logical_emit_message(true, convert_from('\\xe9', 'SQL_ASCII'), '')"
+                ))
+                .await?;
+            world.until(&client, "select count(*) = 3 from relay.dead_letter where position(decode('e9ff', 'hex') in content) > 0").await?;
+        }
+        let client = world.client().await?;
+        world.broker.wait("every event", LIMIT, |s| s.accepted.len() == events).await;
+        position_moves(&world).await?;
+        for bytes in letters {
+            let sql = "select count(*) > 0 from relay.dead_letter where coalesce(content, convert_to(body, 'UTF8')) = $1";
+            ensure!(
+                client.query_one(sql, &[&bytes]).await?.get::<_, bool>(0),
+                "{encoding}: {bytes:?} is nowhere"
+            );
+        }
+        ensure!(!relay.log().contains("connecting again"), "{encoding}: {}", relay.log());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_letter_with_accents_is_redriven_unchanged_in_every_encoding() -> Result<()> {
+    for encoding in ENCODINGS {
+        let world = world(encoding).await?;
+        let client = world.client().await?;
+        client.batch_execute("select relay.emit('order', 'clé', 'order.créé', '{\"n\": \"café\"}', tenant_id => 'été')").await?;
+        let topic = world.broker.topic("orders.fifo");
+        // The source is no LATIN1: the letter cannot stand there as it is.
+        let mut command = world.relay("");
+        command
+            .arg("run")
+            .env("RELAY_ROUTES", format!("customer={topic}"))
+            .env("RELAY_SOURCE", "заказы");
+        let mut relay = world.start(command)?;
+        world.until(&client, "select count(*) = 1 from relay.dead_letter").await?;
+        assert!(relay.terminate(LIMIT).await?.success());
+        let redriven = world.relay("").args(["dead-letters", "redrive", "--all"]).output()?;
+        assert!(redriven.status.success(), "{}", text(&redriven));
+        let _relay = world.run(&topic).await?;
+        world.broker.wait("the event", LIMIT, |s| s.accepted.len() == 1).await;
+        {
+            let state = world.broker.state();
+            let sent = &state.accepted[0];
+            assert_eq!(member(sent, "aggregate_id"), "clé", "{encoding}");
+            assert_eq!(member(sent, "event_type"), "order.créé");
+            assert_eq!(member(sent, "data")["n"], "café");
+            assert_eq!(member(sent, "source"), "заказы");
+            assert_eq!(member(sent, "tenant_id"), "été");
+        }
+        position_moves(&world).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_column_that_the_table_had_not_reads_as_null_or_costs_its_rows_alone() -> Result<()> {
+    let world = World::new().await?;
+    let client = world.client().await?;
+    let insert = |key: &str| {
+        format!(
+            "insert into relay.outbox (aggregate_type, aggregate_id, event_type, data) values ('order', '{key}', 'x', '{{\"n\": 1}}')"
+        )
+    };
+    client
+        .batch_execute(&format!(
+            "alter table relay.outbox drop column causation_id; {}; alter table relay.outbox add column causation_id text;
+             alter table relay.outbox rename column data to payload;
+             insert into relay.outbox (aggregate_type, aggregate_id, event_type, payload) values ('order', 'b', 'x', '{{\"kept\": 1}}');
+             alter table relay.outbox rename column payload to data; {}",
+            insert("a"),
+            insert("c")
+        ))
+        .await?;
+    let topic = world.broker.topic("orders.fifo");
+    let _relay = world.run(&topic).await?;
+    world.broker.wait("the others", LIMIT, |s| s.accepted.len() == 2).await;
+    world
+        .until(&client, "select count(*) = 1 from relay.dead_letter where key = 'b' and event_type = 'x' and reason like '%the column data%' and body like '%kept%'")
+        .await?;
+    position_moves(&world).await
+}
