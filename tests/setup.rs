@@ -2,7 +2,7 @@
 
 use crate::harness::{INSERT, LIMIT, World, text};
 use anyhow::Result;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use tokio_postgres::Client;
 
 async fn version(client: &Client) -> Result<i32> {
@@ -122,7 +122,7 @@ async fn what_check_passes_run_can_do_for_a_role_with_grants_alone() -> Result<(
     let mut command = world.relay(&topic);
     command.arg("run").env("DATABASE_URL", &url);
     let mut relay = world.start(command)?;
-    world.broker.wait("the event", LIMIT, |s| s.accepted.len() == 1).await;
+    world.broker.wait("the event", LIMIT, |s| !s.accepted.is_empty()).await;
     // In use by a relay: check leaves it alone.
     says(&check()?, &["not tried, because the slot is in use"]);
     assert!(relay.terminate(LIMIT).await?.success());
@@ -159,7 +159,9 @@ async fn a_pooler_or_no_free_wal_sender_is_found_by_a_session() -> Result<()> {
     for _ in 0..2 {
         let both: Vec<_> = (0..3)
             .map(|_| {
-                world.relay("").args(["init", "--read-model"]).env("READ_MODEL_URL", &url).spawn()
+                let mut command = world.relay("");
+                command.args(["init", "--read-model"]).env("READ_MODEL_URL", &url);
+                command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
             })
             .collect::<std::io::Result<_>>()?;
         for child in both {
@@ -183,7 +185,7 @@ async fn a_table_whose_updates_postgres_would_refuse_is_not_published() -> Resul
              create table nothing (a int primary key); alter table nothing replica identity nothing;
              create table late (a int primary key deferrable);
              create table dropped (a int not null unique); alter table dropped replica identity using index dropped_a_key;
-             drop index if exists nope; alter table dropped drop constraint dropped_a_key;
+             alter table dropped drop constraint dropped_a_key;
              create table split (a int not null) partition by range (a);
              create table split_1 partition of split for values from (0) to (9);
              alter table split replica identity full;
@@ -224,13 +226,13 @@ async fn a_table_whose_updates_postgres_would_refuse_is_not_published() -> Resul
     if version(&client).await? >= 15 {
         client
             .batch_execute(
-                "alter publication relay set table relay.outbox, well where (a > 0), bare (a)",
+                "alter publication relay set table relay.outbox, bare, well where (a > 0)",
             )
             .await?;
         assert!(check()?.status.success());
         client
             .batch_execute(
-                "alter table well add note text; alter table bare add note text;
+                "alter table well add note text;
                  alter publication relay set table relay.outbox, well where (note > '')",
             )
             .await?;
@@ -265,7 +267,10 @@ async fn init_brings_its_own_publication_up_to_date_and_leaves_others_alone() ->
     let made = "select count(*) from pg_namespace where nspname = 'relay'";
     assert_eq!(client.query_one(made, &[]).await?.get::<_, i64>(0), 0);
     // What it printed is SQL that does it.
-    client.batch_execute(&String::from_utf8_lossy(&dry.stdout)).await?;
+    let printed = String::from_utf8_lossy(&dry.stdout);
+    let (schema, slot) = printed.split_at(printed.rfind("select lsn::text").expect("the slot"));
+    client.batch_execute(schema).await?;
+    client.batch_execute(slot).await?;
     let again = world.relay("").arg("init").output()?;
     assert!(again.status.success(), "{}", text(&again));
     says(&again, &["is up to date", "ok    slot relay is there and free"]);

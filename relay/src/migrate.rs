@@ -229,7 +229,8 @@ pub async fn plan(client: &Client, side: Side) -> Result<Vec<String>, MigrateErr
     let mut statements = vec![BEGIN.to_owned(), LOCK.to_owned(), SCHEMA.to_owned(), history(side)];
     for migration in &missing {
         let sql = migration.sql().unwrap_or_default().trim_end().trim_end_matches(';');
-        statements.push(format!("-- {}\n{sql}", name(migration)));
+        // It may end with a comment.
+        statements.push(format!("-- {}\n{sql}\n", name(migration)));
         statements.push(record(side, migration));
     }
     statements.push("commit".to_owned());

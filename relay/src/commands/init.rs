@@ -63,12 +63,12 @@ pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result
     say(wanted.writable().await?);
     say(session(&dsn).await?);
     apply(&client, Side::Source, &dsn, arguments.dry_run).await?;
-    let manner = publication::Manner {
+    let options = publication::Options {
         remove: arguments.remove_tables,
         adopt: arguments.adopt_publication,
         dry_run: arguments.dry_run,
     };
-    publication::bring_up_to_date(&dsn, &client, &wanted, &tables, manner).await?;
+    publication::bring_up_to_date(&dsn, &client, &wanted, &tables, options).await?;
     let (name, failover) = (&config.postgres.slot, config.postgres.failover);
     if arguments.dry_run {
         return slot::plan(&client, name, failover).await.map(|()| true);

@@ -7,21 +7,22 @@
 use super::{Finding, Preconditions, Problem};
 use crate::table::TableRule;
 
-/// `published` (oid, listed, filter) is put before it. Of each table the leaves are judged: the
+/// `published` (oid, listed, has_list, filter) is put before it. Of each table the leaves are judged: the
 /// server looks at the identity of the partition that holds the row.
 const JUDGE: &str = "
 leaf as (
-  select p.oid as root, coalesce(r.relid, p.oid) as oid, p.listed, p.filter
+  select p.oid as root, coalesce(r.relid, p.oid) as oid, p.listed, p.has_list, p.filter
   from published as p
   left join lateral (select t.relid from pg_partition_tree(p.oid) as t where t.isleaf) as r on true
 ), judged as (
   select format('%I.%I', n.nspname, c.relname) as name,
     case
       when c.relreplident <> 'f' and i.indexrelid is null then 'none'
+      when c.relreplident = 'f' and l.has_list then 'list'
       when l.listed is not null and exists (
         select from pg_attribute as a
         where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-          and case when c.relreplident = 'f' then a.attgenerated = '' or current_setting('server_version_num')::int >= 180000
+          and case when c.relreplident = 'f' then a.attgenerated <> '' and current_setting('server_version_num')::int >= 180000
             else a.attnum = any (i.indkey::smallint[]) end
           and not l.listed ? a.attname::text) then 'list'
       when l.filter is not null and c.relreplident <> 'f' and exists (
@@ -51,7 +52,8 @@ impl Preconditions<'_> {
         // By way of JSON, because version 14 has no lists and no filters.
         let sql = format!(
             "with published as (
-               select c.oid, to_jsonb(t) -> 'attnames' as listed, to_jsonb(r) ->> 'prqual' as filter
+               select c.oid, to_jsonb(t) -> 'attnames' as listed,
+                 to_jsonb(r) ->> 'prattrs' is not null as has_list, to_jsonb(r) ->> 'prqual' as filter
                from pg_publication as p
                join pg_publication_tables as t on t.pubname = p.pubname
                join pg_namespace as n on n.nspname = t.schemaname
@@ -75,7 +77,7 @@ impl Preconditions<'_> {
     pub async fn identities_of(&self, tables: &[TableRule]) -> Result<(), Problem> {
         let sql = format!(
             "with published as (
-               select c.oid, null::jsonb as listed, null::text as filter
+               select c.oid, null::jsonb as listed, false as has_list, null::text as filter
                from unnest($1::text[], $2::text[]) as w (schema, name)
                join pg_namespace as n on n.nspname = w.schema
                join pg_class as c on c.relnamespace = n.oid and c.relname = w.name
@@ -102,7 +104,7 @@ fn refusal(row: &tokio_postgres::Row, publication: &str) -> Problem {
     let (found, cure) = match (fault.as_str(), identity.as_str()) {
         ("list", _) => (
             "a column list without its replica identity",
-            "add the columns of the replica identity to the publication's column list".to_owned(),
+            "add the columns of the replica identity to the publication's column list (a replica identity FULL goes with no list)".to_owned(),
         ),
         ("filter", _) => (
             "a row filter on columns outside its replica identity",

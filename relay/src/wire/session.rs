@@ -124,7 +124,10 @@ impl Session {
     /// # Errors
     /// When the server cannot be reached, or refuses the session.
     pub async fn identify_server(dsn: &Dsn) -> Result<Identity, WireError> {
-        Self::open(dsn).await?.identify().await
+        let mut session = Self::open(dsn).await?;
+        let identity = session.identify().await?;
+        session.leave(false).await;
+        Ok(identity)
     }
 
     /// Reads what lies behind the slot for so long at most, confirms nothing, and ends; says
@@ -145,11 +148,33 @@ impl Session {
             Err(_) => Ok(false),
         };
         if read.is_ok() {
-            // Politely, so that the slot is free when this returns; in a long transaction it may take
-            // its time.
-            let _ = tokio::time::timeout(patience, session.finish()).await;
+            session.leave(true).await;
         }
         read
+    }
+
+    /// Ends the session and waits until the server has closed it, so that its wal sender and its slot
+    /// are free. In a long transaction the server may take its time: it is not waited for.
+    async fn leave(mut self, is_copying: bool) {
+        const LIMIT: Duration = Duration::from_secs(2);
+        let mut out = BytesMut::new();
+        if is_copying {
+            frontend::copy_done(&mut out);
+        }
+        frontend::terminate(&mut out);
+        let _ = tokio::time::timeout(LIMIT, self.send_and_drain(&mut out)).await;
+    }
+
+    async fn send_and_drain(&mut self, out: &mut BytesMut) -> Result<(), WireError> {
+        self.link.send(out).await?;
+        loop {
+            self.link.input.clear();
+            match self.link.read().await {
+                Ok(()) => {}
+                Err(WireError::Closed) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Reads until the server says that it has decoded the log up to there.

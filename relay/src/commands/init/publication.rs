@@ -17,7 +17,7 @@ const COMMENT: &str = "Made by relay init, which keeps it up to date.";
 
 /// What may be done.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Manner {
+pub(super) struct Options {
     /// Tables that are not configured go.
     pub(super) remove: bool,
     /// A publication that was made by hand is taken over.
@@ -60,7 +60,7 @@ fn quote(name: &str) -> String {
 }
 
 /// What makes it the one that is wanted.
-fn plan(found: Option<&Found>, name: &str, tables: &[TableRule], manner: Manner) -> Plan {
+fn plan(found: Option<&Found>, name: &str, tables: &[TableRule], options: Options) -> Plan {
     let publication = quote(name);
     // The outbox alone is only ever inserted into; of a table every change counts.
     let publish: &[&str] = if tables.is_empty() { &ALL[..1] } else { &ALL };
@@ -103,7 +103,7 @@ fn plan(found: Option<&Found>, name: &str, tables: &[TableRule], manner: Manner)
         })
         .collect();
     // What is published for a table that stays is not narrowed.
-    let narrow = tables.is_empty() && !found.all_tables && (extra.is_empty() || manner.remove);
+    let narrow = tables.is_empty() && !found.all_tables && (extra.is_empty() || options.remove);
     let has = |operation: &&&str| found.publish.iter().any(|o| o == **operation);
     if !publish.iter().all(|operation| has(&operation)) || narrow && found.publish.len() > 1 {
         plan.steps.push(set(format!("publish = '{}'", publish.join(", "))));
@@ -123,7 +123,7 @@ fn plan(found: Option<&Found>, name: &str, tables: &[TableRule], manner: Manner)
         }
     }
     for (schema, table) in extra {
-        if manner.remove {
+        if options.remove {
             plan.steps.push(Step {
                 sql: format!(
                     "alter publication {publication} drop table {}.{}",
@@ -147,12 +147,12 @@ pub(super) async fn bring_up_to_date(
     client: &Client,
     wanted: &Preconditions<'_>,
     tables: &[TableRule],
-    manner: Manner,
+    options: Options,
 ) -> anyhow::Result<()> {
-    if manner.dry_run {
+    if options.dry_run {
         let found = read(client, wanted.publication).await?;
-        let plan = plan(found.as_ref(), wanted.publication, tables, manner);
-        if found.as_ref().is_none_or(|f| f.comment.as_deref() == Some(COMMENT)) || manner.adopt {
+        let plan = plan(found.as_ref(), wanted.publication, tables, options);
+        if found.as_ref().is_none_or(|f| f.comment.as_deref() == Some(COMMENT)) || options.adopt {
             for step in plan.steps {
                 out!("-- {}\n{};", step.said, step.sql);
             }
@@ -166,7 +166,7 @@ pub(super) async fn bring_up_to_date(
     let process: i32 = client.query_one("select pg_backend_pid()", &[]).await?.get(0);
     client.batch_execute("begin").await?;
     let changed = tokio::select! {
-        changed = change(client, wanted, tables, manner) => changed,
+        changed = change(client, wanted, tables, options) => changed,
         () = waiting.tell(process) => Ok(Plan::default()),
     };
     let end = if changed.is_ok() { "commit" } else { "rollback" };
@@ -192,7 +192,7 @@ async fn change(
     client: &Client,
     wanted: &Preconditions<'_>,
     tables: &[TableRule],
-    manner: Manner,
+    options: Options,
 ) -> anyhow::Result<Plan> {
     let name = wanted.publication;
     // Two at once wait for each other, as for the schema.
@@ -201,9 +201,9 @@ async fn change(
         .await
         .map_err(|e| Problem::refused("the publication cannot be looked at", &e))?;
     let found = read(client, name).await?;
-    let plan = plan(found.as_ref(), name, tables, manner);
+    let plan = plan(found.as_ref(), name, tables, options);
     let own = found.as_ref().is_none_or(|found| found.comment.as_deref() == Some(COMMENT));
-    if !own && !manner.adopt {
+    if !own && !options.adopt {
         return judged(wanted, tables).await.map(|()| Plan { steps: Vec::new(), ..plan });
     }
     // Before its updates and deletes are published, which Postgres would then refuse.
@@ -263,7 +263,7 @@ async fn read(client: &Client, name: &str) -> anyhow::Result<Option<Found>> {
 mod tests {
     use super::*;
 
-    const USUAL: Manner = Manner { remove: false, adopt: false, dry_run: false };
+    const USUAL: Options = Options { remove: false, adopt: false, dry_run: false };
 
     fn rule(name: &str) -> TableRule {
         TableRule {
@@ -314,7 +314,7 @@ mod tests {
         let both = own(&ALL, &[("public", "item"), ("relay", "outbox")]);
         let told = plan(Some(&both), "relay", &[], USUAL);
         assert!(told.steps.is_empty() && told.told[0].contains("--remove-tables"), "{told:?}");
-        let removed = plan(Some(&both), "relay", &[], Manner { remove: true, ..USUAL });
+        let removed = plan(Some(&both), "relay", &[], Options { remove: true, ..USUAL });
         assert_eq!(
             sql(&removed),
             [
@@ -333,7 +333,7 @@ mod tests {
             tables: Vec::new(),
             ..own(&ALL, &[])
         };
-        let plan = plan(Some(&all), "p", &[rule("item")], Manner { adopt: true, ..USUAL });
+        let plan = plan(Some(&all), "p", &[rule("item")], Options { adopt: true, ..USUAL });
         let sql = sql(&plan);
         assert_eq!(sql.len(), 2, "{sql:?}");
         assert!(sql[0].starts_with("comment on publication \"p\""));

@@ -87,7 +87,9 @@ async fn blockers(
            format('the prepared transaction %L of %s in %s, prepared %s ago; COMMIT PREPARED %L or ROLLBACK PREPARED %L in that database ends it',
              p.gid, p.owner, p.database, date_trunc('second', clock_timestamp() - p.prepared), p.gid, p.gid)
          from pg_prepared_xacts as p
-         where p.transaction::text in (select split_part(virtualtransaction, '/', 2) from held where pid is null)
+         where p.transaction in (
+           select x.transactionid from pg_locks as x join held as h on h.virtualtransaction = x.virtualtransaction
+           where h.pid is null and x.pid is null and x.granted and x.locktype = 'transactionid')
          order by 1"
     );
     let rows = client.simple_query(&sql).await?;
