@@ -84,7 +84,8 @@ pub async fn apply_now<H: Handler>(
     if let Some(reason) = keep::too_long(event) {
         return Err(ApplyError::Refused(reason));
     }
-    let event = &*as_delivered(event);
+    let delivered = as_delivered(event);
+    let event = &*delivered;
     let record = record_of(event);
     let item = Item { event, record: &record };
     for _ in 0..TRIES {

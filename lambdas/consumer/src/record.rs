@@ -189,13 +189,13 @@ fn malformed(body: &str, cause: Option<&serde_json::Error>) -> Malformed {
         #[serde(rename = "TopicArn")]
         _topic_arn: serde::de::IgnoredAny,
     }
-    let notification = serde_json::from_str::<Notification>(body);
-    if notification.is_ok_and(|n| n.kind == "Notification") {
-        return Malformed::Notification;
-    }
     #[derive(serde::Deserialize)]
     struct Positioned {
         position: String,
+    }
+    let notification = serde_json::from_str::<Notification>(body);
+    if notification.is_ok_and(|n| n.kind == "Notification") {
+        return Malformed::Notification;
     }
     let positioned = serde_json::from_str::<Positioned>(body);
     if positioned.is_ok_and(|found| found.position.parse::<Position>().is_err()) {

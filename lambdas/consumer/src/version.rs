@@ -217,7 +217,7 @@ pub(crate) async fn lock(
     .with(types)
     .with(ids);
     let rows = tx.together(&[step]).await?.pop().unwrap_or_default();
-    let read = |row: &Row| {
+    let read = |row: &Row| -> Result<(Key, Mark), Undone> {
         let mark = Mark { version: row.get(3), position: position(row.get(4))? };
         Ok(((row.get(0), row.get(1), row.get(2)), mark))
     };
