@@ -25,8 +25,13 @@ set position = '0000000000000000-' || split_part(position, '-', 1) || '-00000000
 where position ~ '^[0-9a-f]{16}-[0-9a-f]{8}$';
 
 -- 3. The day of an inbox row is a function of the id alone: that of a UUIDv7, and one day for all
--- other ids, 0001-01-01, which stands in the default partition. An id that came at 23:59 and again,
--- under another timestamp, at 00:01 is found.
+-- other ids, 0001-01-01, which has a partition of its own. An id that came at 23:59 and again, under
+-- another timestamp, at 00:01 is found. Its rows are forgotten one by one, by when they came: the
+-- default partition stays small, so that coming days can be attached beside it.
+create table relay.inbox_other_ids partition of relay.inbox for values from (minvalue) to ('0001-01-02');
+
+comment on table relay.inbox_other_ids is 'Events whose id tells no day, such as those of changes of tables.';
+
 with moved as (
   delete from relay.inbox where relay.event_day(event_id) is null and day <> date '0001-01-01' returning *
 )
@@ -40,11 +45,8 @@ order by projection, event_id, position
 on conflict do nothing;
 
 comment on column relay.inbox.day is 'The day of a UUIDv7; 0001-01-01 for all other ids.';
-comment on table relay.inbox_default is
-  'Events of days that had no partition of their own, and those whose id tells no day: forgotten one by one, by when they came.';
-
 -- By it the rows to forget are found without reading the others.
-create index inbox_default_by_processed_at on relay.inbox_default using brin (processed_at);
+create index inbox_other_ids_by_processed_at on relay.inbox_other_ids using brin (processed_at);
 
 create or replace function relay.event_reached(projection text, event_id uuid) returns boolean
 language plpgsql

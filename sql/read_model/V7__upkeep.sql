@@ -131,30 +131,31 @@ begin
     end;
   end loop;
 
-  begin
-    -- It also holds old events that came late, as in a replay: those are remembered for `keep`
-    -- from when they came.
-    delete from relay.inbox_default as d
-    where d.ctid = any (array(
-      select o.ctid from relay.inbox_default as o
-      where o.day < first_kept and o.processed_at < now() - keep
-      limit 1000
-      for update skip locked
-    ));
-    get diagnostics number = row_count;
-    if number > 0 then
-      update relay.inbox_horizon as h set day = greatest(h.day, first_kept);
-      step := 'delete';
-      what := format('deleted %s rows of relay.inbox_default', number);
-      return next;
-      return;
-    end if;
-  exception
-    when others then
-      step := 'left';
-      what := format('relay.inbox_default is to be emptied: %s', sqlerrm);
-      return next;
-  end;
+  -- The default partition also holds old events that came late, as in a replay, and the other those
+  -- whose id tells no day: they are remembered for `keep` from when they came.
+  foreach old in array array['relay.inbox_default', 'relay.inbox_other_ids']::regclass[] loop
+    begin
+      execute format(
+        'delete from %1$s as d where d.ctid = any (array(
+           select o.ctid from %1$s as o where o.day < $1 and o.processed_at < now() - $2
+           limit 1000 for update skip locked))',
+        old
+      ) using first_kept, keep;
+      get diagnostics number = row_count;
+      if number > 0 then
+        update relay.inbox_horizon as h set day = greatest(h.day, first_kept);
+        step := 'delete';
+        what := format('deleted %s rows of %s', number, old);
+        return next;
+        return;
+      end if;
+    exception
+      when others then
+        step := 'left';
+        what := format('%s is to be emptied: %s', old, sqlerrm);
+        return next;
+    end;
+  end loop;
 
   number := 0;
   foreach old in array emptied loop

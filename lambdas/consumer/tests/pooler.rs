@@ -148,7 +148,7 @@ async fn upkeep_and_replay_work_through_a_pooler() {
     };
     let (mut one, mut other) = (new(), new());
     assert_eq!(deliver(&mut one, &[sent("a", 1).kind("wants_table")]).await, [Parked]);
-    assert_eq!(read_model.count("pg_inherits where inhparent = 'relay.inbox'::regclass").await, 9);
+    assert_eq!(read_model.count("pg_inherits where inhparent = 'relay.inbox'::regclass").await, 10);
     assert_eq!(deliver(&mut other, &[sent("b", 1)]).await, [Applied]);
     read_model.client.batch_execute("create table wanted ()").await.unwrap();
     let ask = "select relay.replay_parked(array(select id from relay.parked))";
