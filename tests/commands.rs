@@ -84,6 +84,7 @@ const CODES: &[(&str, i32)] = &[
     ("parked list", 0),
     ("parked list --json", 0),
     ("parked list 999", 1),
+    ("parked list --nonsense", 2),
     ("parked show PARKED", 0),
     ("parked show PARKED --json", 0),
     ("parked show 999", 1),

@@ -84,7 +84,10 @@ async fn a_row_that_got_around_the_constraints_becomes_a_dead_letter() -> Result
     let rows = client.query("select reason from relay.dead_letter order by position", &[]).await?;
     let reasons: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     assert!(reasons[0].contains("expected a value in aggregate_id, found null"), "{reasons:?}");
-    assert!(reasons[1].contains("event_type to be a name without spaces"), "{reasons:?}");
+    assert!(
+        reasons[1].contains("event_type to be a name of 1 to 255 bytes without spaces"),
+        "{reasons:?}"
+    );
     assert!(reasons[2].contains("written by relay.emit"), "{reasons:?}");
     Ok(())
 }

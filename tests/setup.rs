@@ -23,6 +23,7 @@ const ROLE: &str = "
     grant usage on schema relay to streamer;
     grant select, insert, update, delete on relay.dead_letter, relay.condition to streamer;
     grant select on relay.secret to streamer;
+    grant select, insert, update on relay.history to streamer;
     grant execute on all functions in schema relay to streamer;";
 
 #[tokio::test]
@@ -61,7 +62,7 @@ async fn what_check_passes_run_can_do_for_a_role_with_grants_alone() -> Result<(
             &[],
         )
         .await?;
-    assert!(granted.len() >= 9, "{}", granted.len());
+    assert!(granted.len() >= 13, "{}", granted.len());
     let mut refused = 0;
     for row in granted {
         let (revoke, grant, of): (String, String, String) = (row.get(0), row.get(1), row.get(2));
@@ -77,7 +78,7 @@ async fn what_check_passes_run_can_do_for_a_role_with_grants_alone() -> Result<(
         }
         client.batch_execute(&format!("grant {grant}")).await?;
     }
-    assert!(refused >= 6, "{refused}");
+    assert!(refused >= 10, "{refused}");
 
     // What is taken away, how it is given back, and what check and run say of it.
     let cases = [
@@ -85,6 +86,11 @@ async fn what_check_passes_run_can_do_for_a_role_with_grants_alone() -> Result<(
             "revoke insert on relay.dead_letter from streamer",
             "grant insert on relay.dead_letter to streamer",
             "permission denied for table dead_letter",
+        ),
+        (
+            "revoke insert on relay.history from streamer; delete from relay.history",
+            "grant insert on relay.history to streamer",
+            "permission denied for table history",
         ),
         ("alter role streamer noreplication", "alter role streamer replication", "ALTER ROLE"),
         (

@@ -118,7 +118,7 @@ impl Conditions {
         }
         match severity {
             Severity::Losing | Severity::Blocked | Severity::AtRisk => {
-                tracing::error!(kind, subject, "{found}: {cure}")
+                tracing::error!(kind, subject, "{found}: {cure}");
             }
             Severity::Partial => tracing::warn!(kind, subject, "{found}: {cure}"),
             Severity::Notice => tracing::info!(kind, subject, "{found}: {cure}"),

@@ -31,7 +31,7 @@ pub async fn epoch(client: &Client, slot: &str, made_anew: bool) -> Result<u64, 
             let found = dsn::causes(&error);
             return Problem::new(
                 format!("expected the relay's role to know and begin epochs, found: {found}"),
-                "grant it select, insert and update on relay.history",
+                "run GRANT SELECT, INSERT, UPDATE ON relay.history, and GRANT EXECUTE ON FUNCTION relay.slot_epoch(name, boolean), TO the relay's role",
             )
             .may_pass();
         }

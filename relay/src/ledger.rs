@@ -303,7 +303,7 @@ mod tests {
                     1..=3 if next < sizes.len() => {
                         if let Begun::Take { id, from } = ledger.begin(commit(next)).unwrap() {
                             prop_assert_eq!(from, reads[next], "resumes where it was cut");
-                            let upto = (from..=sizes[next]).nth(choose((sizes[next] - from + 1) as usize)).unwrap();
+                            let upto = (from..=sizes[next]).nth(choose(usize::try_from(sizes[next] - from + 1).unwrap())).unwrap();
                             for ordinal in from..upto {
                                 ledger.take(id, ordinal, 1);
                                 on_the_way.push((next, id));

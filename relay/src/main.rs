@@ -174,8 +174,11 @@ fn configuration(path: Option<PathBuf>) -> anyhow::Result<Config> {
 /// Prints the chain of causes, a line each.
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
     let mut printed = error.to_string();
-    out::error(&format!("relay: {printed}"));
-    let causes = error.chain().skip(1).next().map(dsn::causes).unwrap_or_default();
+    // A cure stands in a line of its own.
+    for (at, line) in printed.lines().enumerate() {
+        out::error(&if at == 0 { format!("relay: {line}") } else { line.to_owned() });
+    }
+    let causes = error.chain().nth(1).map(dsn::causes).unwrap_or_default();
     if !causes.is_empty() && !printed.contains(&causes) {
         printed.push_str(&causes);
         out::error(&format!("  because: {causes}"));

@@ -73,6 +73,7 @@ pub(crate) struct Connected {
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Box<Connected>, SourceError>> + Send>>;
 
+#[expect(clippy::large_enum_variant, reason = "there is one, and it is not moved about")]
 pub(crate) enum Source {
     Connecting(Connecting),
     Waiting(Instant),

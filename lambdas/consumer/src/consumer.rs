@@ -219,10 +219,10 @@ impl<H: Handler> Consumer<H> {
         redeem(self.claim_checks.as_ref(), &mut records, &deadline.half_way()).await;
         let mut batch = Batch::new(records);
         self.log_malformed(&batch);
-        match deadline
-            .before(async { self.apply_all(&mut batch, deadline).await.map_err(End::Error) })
-            .await
-        {
+        // In a box: it is large, and whoever awaits a delivery would carry it along.
+        let applied =
+            Box::pin(async { self.apply_all(&mut batch, deadline).await.map_err(End::Error) });
+        match deadline.before(applied).await {
             Ok(()) => {}
             Err(End::Error(error)) => return Err(error),
             Err(End::OutOfTime) => self.cut_short(&mut batch),

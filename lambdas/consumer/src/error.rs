@@ -4,6 +4,7 @@
 //! handlers.
 
 use crate::deadline::Passed;
+use serde_json::error::Category;
 use tokio_postgres::error::SqlState;
 
 /// Why a batch could not be worked on at all: every record goes back to the queue.
@@ -198,6 +199,22 @@ pub(crate) fn is_missing(error: &tokio_postgres::Error) -> bool {
     ]
     .iter()
     .any(|code| error.code() == Some(code))
+}
+
+/// What is wrong with a payload, and where. serde's own words are not passed on: they quote values.
+pub(crate) fn misfit(error: &serde_json::Error) -> String {
+    let kind = match error.classify() {
+        Category::Data => "a field is missing or of another type",
+        Category::Syntax => "it is no JSON",
+        Category::Eof => "it ends too early",
+        Category::Io => "it cannot be read",
+    };
+    match (error.line(), error.column()) {
+        // What was read from a value knows no place.
+        (0, _) => kind.to_owned(),
+        (1, column) => format!("{kind}, at column {column}"),
+        (line, column) => format!("{kind}, at line {line} column {column}"),
+    }
 }
 
 /// The error in words that show no value ([`dsn::causes`]), with its cure where there is one.

@@ -5,7 +5,7 @@
 
 use crate::begin::Begin;
 use crate::emit::Cause;
-use crate::error::is_final;
+use crate::error::{is_final, misfit};
 use crate::statements::{Statements, Step};
 use crate::undone::Undone;
 use crate::write::Written;
@@ -109,7 +109,7 @@ impl From<tokio_postgres::Error> for HandlerError {
 /// A payload of another shape than expected stays so: the event is rejected.
 impl From<serde_json::Error> for HandlerError {
     fn from(error: serde_json::Error) -> Self {
-        Self::Reject(format!("data does not have the expected shape: {error}"))
+        Self::Reject(format!("data does not have the expected shape: {}", misfit(&error)))
     }
 }
 

@@ -67,7 +67,7 @@ async fn try_park(
     let (transaction, statements) = session.begin().await.map_err(Undone::NotBegun)?;
     let mut tx = Tx::new(transaction.client(), statements);
     let parked = inbox::park(&mut tx, projection, item.event, item.record, reason).await;
-    match tx.end(parked.map_err(Undone::from)).await {
+    match tx.end(parked).await {
         Ok(()) => Ok(transaction.commit().await?),
         Err(undone) => {
             if let Err(error) = transaction.rollback().await {

@@ -3,10 +3,10 @@
 //! Knows: how an event becomes a variant, and what is done with one that is none. Must not know:
 //! the database, queues.
 
+use crate::error::misfit;
 use crate::handler::{Handler, HandlerError, Mode, Tx};
-use crate::upcast::Upcasters;
+use crate::upcast::{UpcastError, Upcasters};
 use envelope::Event;
-use std::error::Error as _;
 use std::future::Future;
 
 /// A set of event types, each with the newest version of its payload that the code knows;
@@ -176,8 +176,10 @@ impl<P: Projection> Typed<P> {
             )));
         }
         let data = self.upcasters.upcast(kind, &event.data, version, newest).map_err(|error| {
-            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            HandlerError::Reject(format!("{error}{cause}"))
+            HandlerError::Reject(match &error {
+                UpcastError::Shape { source, .. } => format!("{error}: {}", misfit(source)),
+                UpcastError::NoStep { .. } => error.to_string(),
+            })
         })?;
         Ok(Some(P::Event::read(kind, data.get())?))
     }
@@ -277,8 +279,14 @@ mod tests {
         let refused = |kind, version, data| read(kind, version, data).unwrap_err();
         assert!(refused("a.named", "3.0", "{}").contains("deploy code that knows it"));
         assert!(refused("a.counted", "0", "1").contains("an upcaster from version 0"));
-        assert!(refused("a.named", "1", "{}").contains("the shape of version 1: missing field"));
-        assert!(refused("a.counted", "1", "300").contains("the expected shape"));
+        assert!(
+            refused("a.named", "1", "{}").contains("the shape of version 1: a field is missing")
+        );
+        let shape = "the expected shape: a field is missing or of another type, at column";
+        for data in ["300", "\"4111\""] {
+            let words = refused("a.counted", "1", data);
+            assert!(words.contains(shape) && !words.contains(data.trim_matches('"')), "{words}");
+        }
         assert!(refused("a.counted", "one", "1").contains("begin with a number"));
     }
 }

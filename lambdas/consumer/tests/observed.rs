@@ -81,10 +81,9 @@ async fn what_a_handler_logs_says_which_event_it_is_of() {
     let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
     let _here = tracing::subscriber::set_default(subscriber);
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let body = sent("a", 1).body().replace(
-        "\"data\":1",
-        &format!(r#""correlation_id":"c-1","metadata":{{"traceparent":"{traceparent}"}},"data":1"#),
-    );
+    let body = sent("a", 1)
+        .body_with("traceparent", &traceparent.into())
+        .replace("\"data\":1", r#""correlation_id":"c-1","data":1"#);
     let mut received = record("m", &body, None);
     received.receive_count = 3;
     received.trace_header = Some("Root=1-5759e988-bd862e3fe1be46a994272793".to_owned());

@@ -116,7 +116,7 @@ async fn what_the_outbox_takes_is_kept_and_what_no_index_holds_is_parked() {
         let [whole, over] = [1024, 1025].map(long);
         let chinese = "\u{4e2d}".repeat(1024);
         let batch = [sent(&whole, 1), sent(&over, 1), sent(&chinese, 1), sent("b", 1)];
-        let batch = batch.map(|sent| sent.fifo());
+        let batch = batch.map(super::support::Sent::fifo);
         let fresh = [Applied, Parked, Parked, Applied];
         let outcomes = deliver(&mut consumer, &batch).await;
         // The modes share the projection's inbox.

@@ -169,17 +169,22 @@ async fn upkeep_and_replay_work_through_a_pooler() {
 async fn a_pooler_that_was_not_named_is_said_with_what_to_set() {
     let read_model = ReadModel::start().await;
     let pooler = Pooler::start(&read_model).await;
-    // Clients name their statements alike, and share server connections.
-    let mut said = Vec::new();
-    let mut clients = Vec::new();
-    for n in 0..10 {
-        let recorder = crate::support::Recorder::default();
-        let mut consumer = consumer::Consumer::new(recorder, &pooler.dsn(&read_model));
-        let delivered = consumer.deliver(vec![sent(&format!("a{n}"), 1).record()]).await;
-        said.extend(delivered.err());
-        clients.push(consumer);
+    // Another process has taken the names that ours gives its statements, s0, s1 and so on, on each
+    // server connection: no two of its transactions share one.
+    let taken: String = (0..1_000).map(|n| format!("prepare s{n} as select 1;")).collect();
+    let mut others = Vec::new();
+    for _ in 0..SERVER_CONNECTIONS {
+        let (other, driver) = pooler.dsn(&read_model).connect("other").await.unwrap();
+        other.batch_execute("begin").await.unwrap();
+        other.batch_execute(&taken).await.unwrap();
+        others.push((other, driver));
     }
-    let named = said.iter().find(|error| matches!(error, consumer::Error::Pooler(_)));
-    let named = named.unwrap_or_else(|| panic!("expected the pooler to be named, found {said:?}"));
+    for (other, _) in &others {
+        other.batch_execute("commit").await.unwrap();
+    }
+    let recorder = crate::support::Recorder::default();
+    let mut consumer = consumer::Consumer::new(recorder, &pooler.dsn(&read_model));
+    let named = consumer.deliver(vec![sent("a", 1).record()]).await.unwrap_err();
+    assert!(matches!(named, consumer::Error::Pooler(_)), "{named:?}");
     assert!(named.to_string().contains("READ_MODEL_POOLER=transaction"), "{named}");
 }

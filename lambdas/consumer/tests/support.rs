@@ -225,6 +225,11 @@ impl Sent {
         )
     }
 
+    /// The body with this in its metadata, beside the tenant.
+    pub(crate) fn body_with(&self, name: &str, value: &serde_json::Value) -> String {
+        self.body().replacen("\"metadata\":{", &format!("\"metadata\":{{\"{name}\":{value},"), 1)
+    }
+
     pub(crate) fn record(&self) -> Record {
         let id = format!("{}/{:?}", self.aggregate_id, self.version);
         let record = record(&id, &self.body(), self.fifo.then_some(self.aggregate_id.as_str()));

@@ -31,8 +31,7 @@ fn keep(traces: &Traces) -> tracing::subscriber::DefaultGuard {
 
 /// The event as it comes with these headers.
 fn with_headers(sent: &Sent, traceparent: Option<&str>, xray: Option<&str>) -> Record {
-    let metadata = serde_json::json!({ "traceparent": traceparent });
-    let body = sent.body().replace("\"data\":", &format!("\"metadata\":{metadata},\"data\":"));
+    let body = sent.body_with("traceparent", &traceparent.into());
     let trace_header = xray.map(str::to_owned);
     Record { trace_header, ..crate::support::record(&sent.aggregate_id, &body, None) }
 }

@@ -89,7 +89,7 @@ async fn apply(client: &Client, side: Side, dsn: &Dsn, dry_run: bool) -> anyhow:
     };
     if dry_run {
         for statement in plan(client, side).await.map_err(refused)? {
-            out!("{statement};");
+            crate::out::text(&format!("{statement};"));
         }
         return Ok(());
     }

@@ -109,7 +109,7 @@ impl Desk<'_> {
                 self.not_kept(&event.as_outbox(capture), too_large(self.bytes, largest))
             })),
             Ok(events) => {
-                taken.extend(events.iter().map(|event| self.route(&event.as_outbox(capture), &[])))
+                taken.extend(events.iter().map(|event| self.route(&event.as_outbox(capture), &[])));
             }
             Err(error) => {
                 let reason = format!("a change of the table {}: {error}", capture.table);

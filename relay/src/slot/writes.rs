@@ -37,6 +37,11 @@ const NEEDED: &[Write] = &[
             delete from relay.condition c where slot = 'relay.check' and kind = 'check'",
         privilege: "run GRANT USAGE ON SCHEMA relay, and GRANT SELECT, INSERT, UPDATE, DELETE ON relay.condition, TO the relay's role",
     },
+    Write {
+        name: "an epoch",
+        sql: "select relay.slot_epoch('relay.check'::name, true)",
+        privilege: "run GRANT USAGE ON SCHEMA relay, GRANT SELECT, INSERT, UPDATE ON relay.history, and GRANT EXECUTE ON FUNCTION relay.slot_epoch(name, boolean), TO the relay's role",
+    },
 ];
 
 /// Of a relay with `postgres.heartbeat`.

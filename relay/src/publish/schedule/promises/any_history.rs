@@ -221,7 +221,7 @@ impl World {
 }
 
 fn ordinal(held: &InFlight) -> usize {
-    held.entry.position.ordinal as usize
+    usize::try_from(held.entry.position.ordinal).unwrap()
 }
 
 proptest! {
