@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 const ROLE: &str = "create role app login replication password 'app';
     grant usage on schema relay to app;
     grant select on all tables in schema relay to app;
-    grant insert, update, delete on relay.condition to app";
+    grant insert, update, delete on relay.condition to app;
+    grant insert, update on relay.history to app";
 
 fn start(world: &World, settings: &[(&str, &str)]) -> Result<Process> {
     let url = world.postgres.url(&world.database).replace("postgres:postgres@", "app:app@");

@@ -22,7 +22,7 @@ async fn published(world: &World, publication: &str) -> Result<()> {
     let said = text(&check);
     assert_eq!(check.status.success(), !all, "{publication}: {said}");
     assert_eq!(said.matches("FAIL").count(), usize::from(all), "{publication}: {said}");
-    assert_eq!(said.contains("covers relay.secret"), all, "{publication}: {said}");
+    assert_eq!(said.contains("that covers relay.secret"), all, "{publication}: {said}");
     let mut command = world.relay(&topic);
     command.arg("run").env("RELAY_TABLES", tables);
     let mut relay = world.start(command)?;
@@ -195,7 +195,17 @@ async fn changes_of_the_publication_are_picked_up_while_running() -> Result<()> 
         .await?;
     relay.said("expected the publication relay, found none", LIMIT).await?;
     assert!(relay.is_running() && relay.log().contains("run `relay init`"), "{}", relay.log());
-    assert!(world.relay("").arg("init").output()?.status.success());
+    let init = world.relay("").arg("init").output()?;
+    if version(&client).await? < 18 {
+        // What was written while there was none, by the relay too, cannot be decoded before 18.
+        assert!(
+            !init.status.success() && text(&init).contains("relay drop --yes"),
+            "{}",
+            text(&init)
+        );
+        return Ok(());
+    }
+    assert!(init.status.success(), "{}", text(&init));
     event(4).await?;
     world.broker.wait("the next one", LIMIT, |s| s.accepted.len() == 3).await;
     assert!(relay.terminate(LIMIT).await?.success());

@@ -43,6 +43,5 @@ pub mod table;
 pub mod transaction;
 pub mod value;
 pub mod wire;
-pub mod writes;
 
 pub use source::SourceError;

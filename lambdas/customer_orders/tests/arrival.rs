@@ -153,7 +153,7 @@ async fn what_can_never_be_applied_is_parked_with_the_reason_and_the_rest_goes_o
     assert_eq!(deliver(&mut consumer, &events).await, expected);
     let reasons = read_model.parked().await.unwrap();
     for (reason, part) in reasons.iter().zip([
-        "expected a price",
+        "shape",
         "nonzero",
         "expected the customer to be there",
         "cannot be stored",

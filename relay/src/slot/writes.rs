@@ -7,17 +7,17 @@ use super::{Finding, Preconditions, Problem};
 
 /// One thing that the relay writes.
 #[derive(Clone, Copy, Debug)]
-struct Write {
+struct Write<'a> {
     /// What it is for.
     name: &'static str,
     /// As the relay writes it.
-    sql: &'static str,
+    sql: &'a str,
     /// What to do where the role may not.
     privilege: &'static str,
 }
 
 /// What `relay run` cannot do without.
-const NEEDED: &[Write] = &[
+const NEEDED: &[Write<'_>] = &[
     Write {
         name: "a dead letter",
         sql: "insert into relay.dead_letter
@@ -37,22 +37,27 @@ const NEEDED: &[Write] = &[
             delete from relay.condition c where slot = 'relay.check' and kind = 'check'",
         privilege: "run GRANT USAGE ON SCHEMA relay, and GRANT SELECT, INSERT, UPDATE, DELETE ON relay.condition, TO the relay's role",
     },
-    Write {
-        name: "an epoch",
-        sql: "select relay.slot_epoch('relay.check'::name, true)",
-        privilege: "run GRANT USAGE ON SCHEMA relay, GRANT SELECT, INSERT, UPDATE ON relay.history, and GRANT EXECUTE ON FUNCTION relay.slot_epoch(name, boolean), TO the relay's role",
-    },
 ];
 
+/// What to do where the role may not know and begin epochs.
+const EPOCH: &str = "run GRANT USAGE ON SCHEMA relay, GRANT SELECT, INSERT, UPDATE ON relay.history, and GRANT EXECUTE ON FUNCTION relay.slot_epoch(name, boolean), TO the relay's role";
+
+/// What a relay does that finds another server behind its slot, after a restore or an upgrade.
+const NEW_EPOCH: Write<'_> = Write {
+    name: "a new epoch",
+    sql: "select relay.slot_epoch('relay.check'::name, true)",
+    privilege: EPOCH,
+};
+
 /// Of a relay with `postgres.heartbeat`.
-const HEARTBEAT: Write = Write {
+const HEARTBEAT: Write<'_> = Write {
     name: "a heartbeat",
     sql: "select pg_logical_emit_message(true, 'relay.heartbeat', '')",
     privilege: "run GRANT EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) TO the relay's role, or leave RELAY_HEARTBEAT out",
 };
 
 /// What an operator does by `relay dead-letters`, maybe with another role.
-const REDRIVE: Write = Write {
+const REDRIVE: Write<'_> = Write {
     name: "a redrive",
     sql: "select relay.redrive('{}'::bigint[])",
     privilege: "run GRANT EXECUTE ON FUNCTION relay.redrive(bigint[]) TO the role that redrives",
@@ -66,23 +71,28 @@ impl Preconditions<'_> {
     pub async fn writes(&self, heartbeat: bool) -> Finding {
         let heartbeat = heartbeat.then_some(&HEARTBEAT);
         let mut written = Vec::new();
-        for write in NEEDED.iter().chain(heartbeat) {
+        // As each session of the relay begins: where the epoch is known, it is only read.
+        let sql =
+            format!("select relay.slot_epoch('{}'::name, false)", self.slot.replace('\'', "''"));
+        let epoch = Write { name: "the slot's epoch", sql: &sql, privilege: EPOCH };
+        for write in NEEDED.iter().chain(heartbeat).chain([&epoch]) {
             self.write(write).await?;
             written.push(write.name);
         }
         Ok(format!("written and rolled back: {}", written.join(", ")))
     }
 
-    /// What an operator may miss later: redriving, and the upkeep of the outbox's partitions.
+    /// What an operator may miss later: redriving, a new epoch, and the upkeep of the outbox's partitions.
     pub async fn notes(&self) -> Vec<Problem> {
         let mut notes = Vec::new();
         notes.extend(self.write(&REDRIVE).await.err());
+        notes.extend(self.write(&NEW_EPOCH).await.err());
         notes.extend(self.upkeep().await.err());
         notes.extend(self.standbys().await.err());
         notes
     }
 
-    async fn write(&self, write: &Write) -> Result<(), Problem> {
+    async fn write(&self, write: &Write<'_>) -> Result<(), Problem> {
         let statements = format!(
             "begin; set local lock_timeout = '2s'; set local statement_timeout = '10s'; {}; rollback",
             write.sql

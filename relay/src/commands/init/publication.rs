@@ -154,7 +154,7 @@ pub(super) async fn bring_up_to_date(
         let plan = plan(found.as_ref(), wanted.publication, tables, options);
         if found.as_ref().is_none_or(|f| f.comment.as_deref() == Some(COMMENT)) || options.adopt {
             for step in plan.steps {
-                out!("-- {}\n{};", step.said, step.sql);
+                crate::out::text(&format!("-- {}\n{};", step.said, step.sql));
             }
         }
         for told in plan.told {
