@@ -311,8 +311,15 @@ async fn init_brings_its_own_publication_up_to_date_and_leaves_others_alone() ->
         &["publish_via_partition_root = true", "leaves it alone", "--adopt-publication"],
     );
     let adopted = by_hand(&["--adopt-publication"])?;
-    assert!(adopted.status.success(), "{}", text(&adopted));
-    assert!(by_hand(&[])?.status.success());
+    says(&adopted, &["adopt publication p"]);
+    let sql = "select current_setting('server_version_num')::int >= 180000";
+    if client.query_one(sql, &[]).await?.get(0) {
+        assert!(adopted.status.success(), "{}", text(&adopted));
+        assert!(by_hand(&[])?.status.success());
+    } else {
+        // The slot is older than the publication p: before 18 it cannot be read with it.
+        says(&adopted, &["relay drop --yes"]);
+    }
     Ok(())
 }
 
