@@ -154,7 +154,7 @@ async fn what_can_never_be_applied_is_parked_with_the_reason_and_the_rest_goes_o
     let reasons = read_model.parked().await.unwrap();
     for (reason, part) in reasons.iter().zip([
         "shape",
-        "nonzero",
+        "shape",
         "expected the customer to be there",
         "cannot be stored",
         "shape",
