@@ -168,6 +168,10 @@ async fn every_verb_has_the_exit_codes_of_the_page() -> Result<()> {
             let said = text(&output);
             assert!(said.contains(name) && !said.contains("relay.toml cannot"), "{verb}: {said}");
         }
+        // The relay waits for a database that is away.
+        if verb == "run" {
+            continue;
+        }
         let away = command("DATABASE_URL", "postgres://postgres@127.0.0.1:1/x")?;
         assert_eq!(away.status.code(), Some(1), "{verb}: {}", text(&away));
     }

@@ -31,7 +31,7 @@ create function note_redriven() returns trigger
 language plpgsql
 as $$
 begin
-  insert into redriven (letter, event_id, error_code) values (old.id, old.event_id, old.error_code);
+  insert into public.redriven (letter, event_id, error_code) values (old.id, old.event_id, old.error_code);
   return old;
 end
 $$;
