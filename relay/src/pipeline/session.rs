@@ -55,11 +55,12 @@ impl<P: Publisher> Pipeline<P> {
         );
         let origin = format!("{}/{}", found.system_id, self.slot.dsn.database());
         self.intake.reconnected(origin, connected.epoch, connected.primary_keys, connected.secrets);
-        self.intake.knows(connected.oids);
         if self.watch.is_none() {
-            let watch = Watch::new(self.slot.clone(), self.conditions.clone(), &self.server);
+            let (slot, conditions) = (self.slot.clone(), self.conditions.clone());
+            let watch = Watch::new(slot, conditions, &self.server, connected.oids.clone());
             self.watch = Some(tokio::spawn(watch.run()));
         }
+        self.intake.knows(connected.oids);
         if self.recorder.is_none() {
             let (dsn, slot) = (self.slot.dsn.clone(), self.slot.name.clone());
             self.recorder = Some(tokio::spawn(record(self.conditions.clone(), dsn, slot)));

@@ -88,9 +88,15 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn new(slot: Slot, conditions: Conditions, signals: &Arc<Signals>) -> Self {
-        let (said, oids) = (Said::default(), HashMap::new());
-        Self { slot, conditions, signals: Arc::clone(signals), said, oids }
+    /// `oids` are those that the session found at its start: a table that is renamed before the
+    /// first look is known too.
+    pub(crate) fn new(
+        slot: Slot,
+        conditions: Conditions,
+        signals: &Arc<Signals>,
+        oids: HashMap<(String, String), u32>,
+    ) -> Self {
+        Self { slot, conditions, signals: Arc::clone(signals), said: Said::default(), oids }
     }
 
     /// Looks for as long as it is polled.
