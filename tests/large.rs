@@ -82,6 +82,7 @@ async fn a_thousand_concurrent_transactions_come_whole_and_in_order() -> Result<
     assert_eq!(versions.len(), 50);
     assert!(versions.values().all(|v| *v == (1..=20).collect::<Vec<i64>>()), "{versions:?}");
     let peak = peak(relay.id())?;
+    println!("peak {peak} MiB");
     assert!(peak < BUDGET + 16, "expected less than {} MiB, found {peak}", BUDGET + 16);
     Ok(())
 }
