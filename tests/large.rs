@@ -55,7 +55,9 @@ async fn a_transaction_of_a_million_rows_needs_no_more_memory_than_a_small_one()
 async fn a_thousand_concurrent_transactions_come_whole_and_in_order() -> Result<()> {
     let world = World::new().await?;
     let topic = world.broker.topic("orders.fifo");
-    let relay = start(&world, &topic)?;
+    let mut relay = start(&world, &topic)?;
+    relay.said("streaming", LIMIT).await?;
+    let before = resident(relay.id())?;
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..50 {
         let client = world.client().await?;
@@ -82,8 +84,10 @@ async fn a_thousand_concurrent_transactions_come_whole_and_in_order() -> Result<
     assert_eq!(versions.len(), 50);
     assert!(versions.values().all(|v| *v == (1..=20).collect::<Vec<i64>>()), "{versions:?}");
     let peak = peak(relay.id())?;
-    println!("peak {peak} MiB");
-    assert!(peak < BUDGET + 16, "expected less than {} MiB, found {peak}", BUDGET + 16);
+    println!("before {before} MiB, peak {peak} MiB");
+    // The program itself, its pages of the file included, is not what is judged here.
+    let most = before + BUDGET + 8;
+    assert!(peak < most, "expected less than {most} MiB, found {peak}");
     Ok(())
 }
 
