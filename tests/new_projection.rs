@@ -56,9 +56,10 @@ impl Copy {
 
     fn cargo(&self, arguments: &[&str]) -> Result<Output> {
         let mut cargo = Command::new("cargo");
-        for (name, _) in std::env::vars() {
+        for (name, _) in std::env::vars_os() {
             let of_this_test = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_EXE_", "NEXTEST"];
-            if of_this_test.iter().any(|prefix| name.starts_with(prefix)) {
+            let bytes = name.as_encoded_bytes();
+            if of_this_test.iter().any(|prefix| bytes.starts_with(prefix.as_bytes())) {
                 cargo.env_remove(name);
             }
         }

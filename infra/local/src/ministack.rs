@@ -34,8 +34,10 @@ pub fn aws_environment(endpoint: &str) -> Vec<(String, String)> {
 
 /// Points a command at MiniStack, and takes the caller's own AWS settings out of its sight.
 pub fn point_at(command: &mut std::process::Command, endpoint: &str) {
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
-        command.env_remove(name);
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"AWS_") {
+            command.env_remove(name);
+        }
     }
     command.envs(aws_environment(endpoint));
 }

@@ -59,8 +59,10 @@ pub fn binary(name: &str) -> Result<PathBuf> {
 #[must_use]
 pub fn relay_command(relay: &Path, database_url: &str, topic_arn: &str, endpoint: &str) -> Command {
     let mut run = command(relay, "TERM", None);
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RELAY_")) {
-        run.env_remove(name);
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"RELAY_") {
+            run.env_remove(name);
+        }
     }
     point_at(&mut run, endpoint);
     run.env("DATABASE_URL", database_url).env("RELAY_TOPIC_ARN", topic_arn);

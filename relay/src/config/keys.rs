@@ -247,7 +247,8 @@ pub(super) fn misspelt(variable: &str) -> Option<&'static str> {
     });
     let known = KEYS.iter().map(|key| key.variable).chain(OTHER_VARIABLES.iter().copied().take(3));
     let near = known.filter_map(|known| {
-        let stem = known.strip_prefix("RELAY_")?;
+        // RELAY_DATABASE_URL is taken for DATABASE_URL.
+        let stem = known.strip_prefix("RELAY_").unwrap_or(known);
         let distance = strsim::osa_distance(rest, stem);
         (distance <= (stem.len() / 3).clamp(1, 3)).then_some((distance, known))
     });

@@ -38,6 +38,9 @@ fn what_is_unknown_is_refused_with_the_nearest() {
     assert!(error.contains("`slott`") && error.contains("did you mean `slot`"), "{error}");
     let error = Config::from_sources("", env(&[("RELAY_SLOTT", "a")])).unwrap_err().to_string();
     assert!(error.contains("did you mean RELAY_SLOT?"), "{error}");
+    let url = env(&[("RELAY_DATABASE_URL", "postgres://h/d")]);
+    let error = Config::from_sources("", url).unwrap_err().to_string();
+    assert!(error.contains("did you mean DATABASE_URL?"), "{error}");
 }
 
 #[test]
