@@ -7,11 +7,14 @@
 )]
 
 mod breaker;
+mod by_hand;
+mod captured;
 mod claim_checks;
 mod commands;
 mod crash;
 mod credentials;
 mod dead_letters;
+mod debezium;
 mod delivery;
 mod encodings;
 mod faults;
@@ -35,6 +38,8 @@ mod preconditions;
 mod publications;
 mod purity;
 mod readme;
+mod roles;
+mod search_path;
 mod server;
 mod sessions;
 mod setup;

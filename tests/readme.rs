@@ -11,20 +11,24 @@ fn blocks(language: &str) -> Vec<&'static str> {
 }
 
 /// The manual.
-const PAGES: [(&str, &str); 17] = [
+const PAGES: [(&str, &str); 21] = [
     ("aws", include_str!("../relay/docs/aws.md")),
+    ("by-hand", include_str!("../relay/docs/by-hand.md")),
     ("commands", include_str!("../relay/docs/commands.md")),
     ("configuration", include_str!("../relay/docs/configuration.md")),
     ("connection", include_str!("../relay/docs/connection.md")),
     ("dead-letters", include_str!("../relay/docs/dead-letters.md")),
+    ("debezium", include_str!("../relay/docs/debezium.md")),
     ("formats", include_str!("../relay/docs/formats.md")),
     ("idle", include_str!("../relay/docs/idle.md")),
     ("observing", include_str!("../relay/docs/observing.md")),
     ("ordering", include_str!("../relay/docs/ordering.md")),
+    ("outbox", include_str!("../relay/docs/outbox.md")),
     ("large-events", include_str!("../relay/docs/large-events.md")),
     ("new-projection", include_str!("../relay/docs/new-projection.md")),
     ("performance", include_str!("../relay/docs/performance.md")),
     ("read-your-writes", include_str!("../relay/docs/read-your-writes.md")),
+    ("roles", include_str!("../relay/docs/roles.md")),
     ("side-effects", include_str!("../relay/docs/side-effects.md")),
     ("slots", include_str!("../relay/docs/slots.md")),
     ("tables", include_str!("../relay/docs/tables.md")),

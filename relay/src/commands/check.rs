@@ -48,6 +48,7 @@ pub(crate) async fn run(config: &Config, arguments: Arguments) -> anyhow::Result
                     destination.name(),
                     envelope::PROBE_EVENT_TYPE
                 ),
+                None,
             );
         }
         if let Some(claims) = destination.claim_checks() {
@@ -129,17 +130,21 @@ async fn postgres(config: &Config) -> anyhow::Result<bool> {
         well &= report("log", &readable(&dsn, &state, wanted.slot, wanted.publication).await);
     }
     for note in wanted.notes().await {
-        self::note("", &note.to_string());
+        self::note("later", &note.found, Some(&note.cure));
     }
     Ok(well)
 }
 
 /// A finding that is neither well nor wrong.
-fn note(name: &str, found: &str) {
+fn note(name: &str, found: &str, cure: Option<&str>) {
     if out::is_json() {
-        out::json_line(&serde_json::json!({ "check": name, "note": found }).to_string());
-    } else {
-        out!("note  {name:<12} {found}");
+        let line = serde_json::json!({ "check": name, "note": found, "cure": cure });
+        out::json_line(&line.to_string());
+        return;
+    }
+    out!("note  {name:<12} {found}");
+    if let Some(cure) = cure {
+        out!("  cure: {cure}");
     }
 }
 
