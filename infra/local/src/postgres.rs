@@ -156,6 +156,14 @@ impl Postgres {
         self.end("INT").await
     }
 
+    /// Stops it in order once no client is connected; it takes no new ones.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn stop_smart(&mut self) -> Result<()> {
+        self.end("TERM").await
+    }
+
     /// Stops it at once, as a crash would: it recovers at the next start.
     ///
     /// # Errors

@@ -66,6 +66,11 @@ impl Child {
         process.terminate(END).await
     }
 
+    /// Whether the newest has had a session.
+    pub(crate) fn has_streamed(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.log().contains("streaming"))
+    }
+
     /// The end of the newest log.
     pub(crate) fn newest_log(&self) -> String {
         let log = self.folder.join(format!("relay-{}.log", self.runs));

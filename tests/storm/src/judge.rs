@@ -1,6 +1,7 @@
 //! What was committed against what was accepted. Pure.
 
 use crate::sky::REFUSED;
+use crate::source::MARK;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use uuid::Uuid;
@@ -19,6 +20,10 @@ pub(crate) struct Committed {
     pub(crate) bytes: usize,
     /// The LSN of its transaction's commit record, by the server's own decoding.
     pub(crate) commit_lsn: u64,
+    /// Whether it is to arrive: not what was written while its table was not published.
+    pub(crate) owed: bool,
+    /// Whether it can be sent: else it is to be a dead letter that holds its bytes.
+    pub(crate) is_text: bool,
 }
 
 /// A message that the broker accepted.
@@ -85,6 +90,12 @@ pub(crate) struct Evidence {
     /// All that ever were.
     pub(crate) letters: Vec<Letter>,
     pub(crate) redriven: Vec<Redriven>,
+    /// The rows of the captured table, each of them an event.
+    pub(crate) marks: Vec<String>,
+    /// Those of them that are dead letters.
+    pub(crate) marks_kept: Vec<String>,
+    /// Events that are over a limit which was raised before they were written.
+    pub(crate) within_limit: HashSet<Uuid>,
     /// The destinations' limit of a message, in bytes.
     pub(crate) limit: usize,
     pub(crate) notes: Vec<Note>,
@@ -93,6 +104,9 @@ pub(crate) struct Evidence {
     /// How many requests at most were accepted without the relay's being told.
     pub(crate) cuts: usize,
 }
+
+/// How the broker calls a message over its limit.
+const TOO_LONG: &str = "BatchRequestTooLong";
 
 /// Entries in one request, at most.
 const BATCH: usize = 10;
@@ -165,6 +179,16 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     let mut verdict = Verdict::default();
     for (at, message) in evidence.accepted.iter().enumerate() {
         let Some(event) = committed.get(&message.id) else {
+            if message.kind == MARK {
+                if let Some((_, before)) = first.get(&message.id)
+                    && (before.whole != message.whole || before.target != message.target)
+                {
+                    let (key, id) = (&message.key, message.id);
+                    verdict.changed.push(format!("{MARK} {key} ({id}): sent again differently"));
+                }
+                first.entry(message.id).or_insert((at, message));
+                continue;
+            }
             verdict
                 .never_committed
                 .push(format!("{} {} ({})", message.kind, message.key, message.id));
@@ -187,13 +211,25 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     }
     let kept: HashSet<Uuid> =
         evidence.letters.iter().filter(|letter| !letter.redriven).map(|letter| letter.id).collect();
-    let lost = |event: &&Committed| !first.contains_key(&event.id) && !kept.contains(&event.id);
+    let lost = |event: &&Committed| {
+        event.owed && !first.contains_key(&event.id) && !kept.contains(&event.id)
+    };
     verdict.set_aside = set_aside(evidence, &committed);
     verdict.sent_again = sent_again(evidence);
     verdict.lost = evidence.committed.iter().filter(lost).map(ToString::to_string).collect();
+    verdict.lost.extend(lost_marks(evidence));
     verdict.out_of_order = out_of_order(evidence, &committed);
     verdict.confirmed_early = confirmed_early(evidence, &first);
     verdict
+}
+
+/// Rows of the captured table that are neither accepted nor dead letters.
+fn lost_marks(evidence: &Evidence) -> Vec<String> {
+    let accepted = evidence.accepted.iter().filter(|message| message.kind == MARK);
+    let mut safe: HashSet<&str> = accepted.map(|message| message.key.as_str()).collect();
+    safe.extend(evidence.marks_kept.iter().map(String::as_str));
+    let lost = evidence.marks.iter().filter(|id| !safe.contains(id.as_str()));
+    lost.map(|id| format!("{MARK} {id}")).collect()
 }
 
 /// How a message differs from the event that it should be.
@@ -218,10 +254,15 @@ fn set_aside(evidence: &Evidence, committed: &HashMap<Uuid, &Committed>) -> Vec<
     let mut wrong = Vec::new();
     for letter in &evidence.letters {
         let id = letter.id;
-        let cause = match (letter.code.as_deref(), committed.get(&id)) {
-            (Some(REFUSED), Some(_)) => true,
-            (None, Some(event)) => event.bytes > evidence.limit / 2,
-            _ => false,
+        let large = |event: &&&Committed| event.bytes > evidence.limit / 2;
+        let event = committed.get(&id);
+        let cause = match letter.code.as_deref() {
+            // A row of the captured table, too.
+            Some(REFUSED) => true,
+            Some(code) if code.ends_with(TOO_LONG) => event.as_ref().is_some_and(large),
+            None if evidence.within_limit.contains(&id) => false,
+            None => event.is_some_and(|event| large(&event) || !event.is_text),
+            Some(_) => false,
         };
         if !cause {
             let event = committed.get(&id).map_or_else(|| id.to_string(), ToString::to_string);
@@ -304,7 +345,7 @@ fn confirmed_early(evidence: &Evidence, first: &HashMap<Uuid, (usize, &Accepted)
             if event.commit_lsn >= note.confirmed {
                 break;
             }
-            if !is_safe(event.id, note, 0) && named.insert((event.id, 0)) {
+            if event.owed && !is_safe(event.id, note, 0) && named.insert((event.id, 0)) {
                 wrong.push(says(&event.to_string()));
             }
         }
@@ -331,6 +372,8 @@ mod tests {
             digest: n.to_string(),
             bytes: 10,
             commit_lsn: n * 100,
+            owed: true,
+            is_text: true,
         }
     }
 
@@ -383,6 +426,53 @@ mod tests {
         assert_eq!(judge(&evidence).lost.len(), 1);
         evidence.letters = vec![letter(2, 1)];
         assert_eq!(judge(&evidence), Verdict::default());
+    }
+
+    #[test]
+    fn what_was_not_published_is_owed_to_no_one_and_may_not_be_confirmed_early() {
+        let mut evidence = evidence(&[1, 3]);
+        evidence.committed[1].owed = false;
+        evidence.notes = vec![note(301, 1, 0), note(500, 2, 0)];
+        let verdict = judge(&evidence);
+        assert_eq!((verdict.lost.len(), verdict.confirmed_early.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_row_of_the_captured_table_is_accepted_or_kept_or_lost() {
+        let mut evidence = evidence(&[1, 2, 3]);
+        let mark = |key: &str| Accepted {
+            id: Uuid::from_u128(99),
+            kind: MARK.to_owned(),
+            key: key.to_owned(),
+            ..message(1)
+        };
+        evidence.accepted.push(mark("1"));
+        evidence.marks = ["1", "2", "3"].map(str::to_owned).to_vec();
+        evidence.marks_kept = vec!["2".to_owned()];
+        let lost = vec!["mark 3".to_owned()];
+        assert_eq!(judge(&evidence), Verdict { lost, ..Verdict::default() });
+        evidence.cuts = 1;
+        evidence.accepted.push(Accepted { whole: "other".to_owned(), ..mark("1") });
+        assert_eq!(judge(&evidence).changed.len(), 1);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_a_letter_with_a_cause() {
+        let mut evidence = evidence(&[1, 3]);
+        evidence.letters = vec![Letter { code: None, ..letter(2, 1) }];
+        assert_eq!(judge(&evidence).set_aside.len(), 1);
+        evidence.committed[1].is_text = false;
+        assert_eq!(judge(&evidence), Verdict::default());
+    }
+
+    #[test]
+    fn within_a_raised_limit_only_the_broker_sets_aside() {
+        let mut evidence = evidence(&[1, 3]);
+        evidence.committed[1].bytes = 100;
+        evidence.letters = vec![Letter { code: None, ..letter(2, 1) }];
+        assert_eq!(judge(&evidence), Verdict::default());
+        evidence.within_limit = [event(2).id].into();
+        assert_eq!(judge(&evidence).set_aside.len(), 1);
     }
 
     #[test]

@@ -4,11 +4,13 @@
 mod child;
 mod evidence;
 mod judge;
+mod odd;
 mod plan;
 mod proxy;
 mod run;
 mod sky;
 mod source;
+mod strikes;
 mod writers;
 
 use anyhow::{Context, Result};
@@ -44,6 +46,9 @@ struct Arguments {
     /// Begin no more seeds after so many minutes.
     #[arg(long)]
     minutes: Option<u64>,
+    /// Another relay than the one that was built.
+    #[arg(long, hide = true)]
+    relay: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -122,13 +127,18 @@ async fn main() -> ExitCode {
 async fn chaos(arguments: &Arguments) -> Result<bool> {
     let first = arguments.first.unwrap_or_else(|| fastrand::u64(..1_000_000_000));
     let until = arguments.minutes.map(|minutes| Instant::now() + Duration::from_secs(minutes * 60));
+    let relay = match &arguments.relay {
+        Some(relay) => std::path::absolute(relay)?,
+        None => local::stack::binary("relay")?,
+    };
     let mut total = Total::default();
     let mut well = true;
     for seed in (0..arguments.seeds()).map(|n| first.wrapping_add(n)) {
         if until.is_some_and(|until| Instant::now() >= until) {
             break;
         }
-        let outcome = Box::pin(one(seed)).await.with_context(|| format!("seed {seed}"))?;
+        let outcome =
+            Box::pin(one(seed, relay.clone())).await.with_context(|| format!("seed {seed}"))?;
         total.add(&outcome);
         if !outcome.wrong.is_empty() {
             well = false;
@@ -140,7 +150,7 @@ async fn chaos(arguments: &Arguments) -> Result<bool> {
 }
 
 /// One seed, told as it goes.
-async fn one(seed: u64) -> Result<Outcome> {
+async fn one(seed: u64, relay: PathBuf) -> Result<Outcome> {
     let plan = Plan::draw(seed);
     let began = Instant::now();
     println!("seed {seed}: {}", settings(&plan));
@@ -149,7 +159,7 @@ async fn one(seed: u64) -> Result<Outcome> {
     }
     let folder =
         tempfile::Builder::new().prefix("relay-chaos-").tempdir().context("make a folder")?;
-    let outcome = match Run::start(plan, folder.path()).await {
+    let outcome = match Run::start(plan, relay, folder.path()).await {
         Ok(run) => Box::pin(run.finish()).await,
         Err(error) => Err(error),
     };
@@ -175,8 +185,10 @@ async fn one(seed: u64) -> Result<Outcome> {
 fn settings(plan: &Plan) -> String {
     let Plan { destinations: [first, second], budget, requests, sender_timeout, .. } = plan;
     format!(
-        "{first:?} and {second:?}, {budget} KiB and {requests} requests in flight, wal_sender_timeout {sender_timeout:?}, {} writers, faults in {} % of the requests",
-        plan.writers, plan.background
+        "{first:?} and {second:?}, {}, {budget} KiB and {requests} requests in flight, wal_sender_timeout {sender_timeout:?}, {} writers, faults in {} % of the requests",
+        plan.encoding.name(),
+        plan.writers,
+        plan.background
     )
 }
 

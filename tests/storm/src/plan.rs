@@ -83,6 +83,50 @@ pub(crate) enum Strike {
     LockDeadLetters(Duration),
     /// No fault: `relay dead-letters redrive --all`.
     Redrive,
+    /// So many messages that nobody signed, under the relay's prefixes and others.
+    Forged(u32),
+    /// So many events whose texts and bytes are odd, by all three roads.
+    OddTexts(u32),
+    /// The outbox is without a nullable column for a while.
+    WithoutColumn {
+        /// For how long.
+        lasting: Duration,
+        /// Whether the relay is killed meanwhile.
+        kill: bool,
+    },
+    /// The outbox is not published, until the relay has said so.
+    Unpublished,
+    /// There is no publication for a while, and then a new one; from Postgres 18 on.
+    PublicationAnew(Duration),
+    /// A table has another name for a while.
+    Renamed {
+        /// The outbox, or else the captured table.
+        outbox: bool,
+        /// For how long.
+        lasting: Duration,
+    },
+    /// The server ends each session of the relay as soon as it is there.
+    SessionsEnded(Duration),
+    /// The relay's role may not log in, or may not replicate.
+    LoginRefused {
+        /// Whether it may log in and not replicate.
+        replication: bool,
+        /// For how long.
+        lasting: Duration,
+    },
+    /// Postgres is told to stop while the broker refuses everything, and must.
+    StopBehindRefusal {
+        /// It waits for whoever is connected.
+        smart: bool,
+    },
+    /// The relay may not write dead letters, until it has said so.
+    LettersRevoked,
+    /// The relay may not use the schema of the type of a captured column.
+    TypesRevoked(Duration),
+    /// From now on a destination does not tell its limits; its limit is raised at the end.
+    LimitsRefused(usize),
+    /// From now on a destination takes larger messages.
+    LimitRaised(usize),
     /// No fault but load: so many events in one transaction.
     LargeTransaction(u32),
 }
@@ -109,6 +153,31 @@ impl fmt::Display for Strike {
             Self::NeverAnswered => write!(f, "a request is never answered"),
             Self::LockDeadLetters(time) => write!(f, "dead letters locked for {time:?}"),
             Self::Redrive => write!(f, "dead letters redriven"),
+            Self::Forged(count) => write!(f, "{count} messages that nobody signed"),
+            Self::OddTexts(count) => write!(f, "{count} events with odd texts and bytes"),
+            Self::WithoutColumn { lasting, kill } => {
+                let kill = if *kill { ", kill -9 meanwhile" } else { "" };
+                write!(f, "the outbox without a column for {lasting:?}{kill}")
+            }
+            Self::Unpublished => write!(f, "the outbox not published until it is told"),
+            Self::PublicationAnew(time) => write!(f, "no publication for {time:?}, then a new one"),
+            Self::Renamed { outbox, lasting } => {
+                let table = if *outbox { "the outbox" } else { "the captured table" };
+                write!(f, "{table} renamed for {lasting:?}")
+            }
+            Self::SessionsEnded(time) => write!(f, "each session ended at once for {time:?}"),
+            Self::LoginRefused { replication, lasting } => {
+                let what = if *replication { "replication" } else { "login" };
+                write!(f, "{what} refused for {lasting:?}")
+            }
+            Self::StopBehindRefusal { smart } => {
+                let how = if *smart { "smart" } else { "fast" };
+                write!(f, "Postgres stops ({how}) while the broker refuses everything")
+            }
+            Self::LettersRevoked => write!(f, "dead letters revoked until it is told"),
+            Self::TypesRevoked(time) => write!(f, "a type's schema revoked for {time:?}"),
+            Self::LimitsRefused(at) => write!(f, "limits not told by destination {at}"),
+            Self::LimitRaised(at) => write!(f, "limit raised at destination {at}"),
             Self::LargeTransaction(events) => write!(f, "{events} events in one transaction"),
         }
     }
@@ -127,6 +196,28 @@ pub(crate) enum Kind {
     Queue,
 }
 
+/// The encoding of the database.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Encoding {
+    Utf8,
+    Latin1,
+    /// No encoding: whatever bytes a client sends.
+    SqlAscii,
+}
+
+impl Encoding {
+    /// As `create database` takes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Utf8 => "UTF8",
+            Self::Latin1 => "LATIN1",
+            Self::SqlAscii => "SQL_ASCII",
+        }
+    }
+}
+
+const ENCODINGS: [Encoding; 3] = [Encoding::Utf8, Encoding::Latin1, Encoding::SqlAscii];
+
 const KINDS: [Kind; 4] = [Kind::FifoTopic, Kind::FifoQueue, Kind::Topic, Kind::Queue];
 
 /// All that a seed decides.
@@ -135,6 +226,7 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     /// Where events go: the default, and the route's.
     pub(crate) destinations: [Kind; 2],
+    pub(crate) encoding: Encoding,
     /// `bytes_in_flight`, in KiB.
     pub(crate) budget: u32,
     /// `requests_in_flight`.
@@ -160,6 +252,7 @@ impl Plan {
         Self {
             seed,
             destinations: [first, second],
+            encoding: pick(&mut rng, &ENCODINGS),
             budget: pick(&mut rng, &[256, 1024, 4096]),
             requests: pick(&mut rng, &[1, 4, 64]),
             sender_timeout: Duration::from_millis(pick(&mut rng, &[300, 800, 2000])),
@@ -212,11 +305,33 @@ fn deck(rng: &mut fastrand::Rng) -> Vec<Strike> {
         let only = rng.bool().then(|| rng.usize(0..2));
         deck.push(Strike::Broker { mood, lasting: millis(rng, 300..2500), only });
     }
+    deck.extend(hard_strikes(rng));
     // It costs the relay's time-out of 15 s at the end, so not always.
     if rng.u8(0..4) == 0 {
         deck.push(Strike::NeverAnswered);
     }
     deck
+}
+
+/// What once stopped a relay for good, lost a part without a word, or held the server.
+fn hard_strikes(rng: &mut fastrand::Rng) -> Vec<Strike> {
+    vec![
+        Strike::Forged(rng.u32(5..60)),
+        Strike::OddTexts(rng.u32(5..40)),
+        Strike::OddTexts(rng.u32(5..40)),
+        Strike::WithoutColumn { lasting: millis(rng, 100..1500), kill: rng.bool() },
+        Strike::Unpublished,
+        Strike::PublicationAnew(millis(rng, 100..1500)),
+        Strike::Renamed { outbox: true, lasting: millis(rng, 100..1500) },
+        Strike::Renamed { outbox: false, lasting: millis(rng, 100..1500) },
+        Strike::SessionsEnded(millis(rng, 500..2500)),
+        Strike::LoginRefused { replication: rng.bool(), lasting: millis(rng, 500..2500) },
+        Strike::StopBehindRefusal { smart: rng.bool() },
+        Strike::LettersRevoked,
+        Strike::TypesRevoked(millis(rng, 100..1500)),
+        Strike::LimitsRefused(rng.usize(0..2)),
+        Strike::LimitRaised(rng.usize(0..2)),
+    ]
 }
 
 fn millis(rng: &mut fastrand::Rng, range: std::ops::Range<u64>) -> Duration {
@@ -236,8 +351,10 @@ mod tests {
     #[test]
     fn every_run_has_a_kill_and_a_few_runs_have_every_kind_of_fault() {
         let mut found = std::collections::HashSet::new();
-        for seed in 0..12 {
+        let mut encodings = std::collections::HashSet::new();
+        for seed in 0..30 {
             let plan = Plan::draw(seed);
+            encodings.insert(plan.encoding.name());
             assert!(plan.strikes.iter().any(|(_, s)| *s == Strike::Kill), "seed {seed}");
             for (_, strike) in &plan.strikes {
                 found.insert(match strike {
@@ -246,7 +363,8 @@ mod tests {
                 });
             }
         }
-        // Twelve kinds beside the broker's moods.
-        assert_eq!(found.len(), MOODS.len() + 12);
+        // Twenty-five kinds beside the broker's moods.
+        assert_eq!(found.len(), MOODS.len() + 25);
+        assert_eq!(encodings.len(), ENCODINGS.len());
     }
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use socket2::SockRef;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,6 +26,8 @@ pub(crate) struct Cut {
 struct Wire {
     cut: Mutex<Option<Cut>>,
     silent: watch::Sender<bool>,
+    /// Connections that the relay opened to read the stream, or to prepare for it.
+    tries: AtomicUsize,
 }
 
 /// A listener whose connections end at Postgres. Dropped, it is gone with all of them.
@@ -41,7 +44,11 @@ impl Proxy {
     pub(crate) async fn start(to: u16) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("bind a port")?;
         let port = listener.local_addr().context("read the port")?.port();
-        let wire = Arc::new(Wire { cut: Mutex::new(None), silent: watch::Sender::new(false) });
+        let wire = Arc::new(Wire {
+            cut: Mutex::new(None),
+            silent: watch::Sender::new(false),
+            tries: AtomicUsize::new(0),
+        });
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, to, Arc::clone(&wire)));
         Ok(Self { port, wire, _serving: serving })
@@ -60,6 +67,11 @@ impl Proxy {
     /// From now on nothing passes, or all of it again.
     pub(crate) fn silence(&self, silent: bool) {
         self.wire.silent.send_replace(silent);
+    }
+
+    /// How often the relay has tried to get a session until now: once or twice for each attempt.
+    pub(crate) fn tries(&self) -> usize {
+        self.wire.tries.load(Ordering::Relaxed)
     }
 
     /// No more faults.
@@ -109,10 +121,16 @@ async fn carry(mut client: TcpStream, to: u16, wire: Arc<Wire>) {
 async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, wire: &Wire, to_relay: bool) -> bool {
     let mut silent = wire.silent.subscribe();
     let mut buffer = vec![0; 16 * 1024];
+    // The first message of a client, or the second where the first asks for TLS.
+    let mut greetings = if to_relay { 0 } else { 2 };
     loop {
         let Ok(length @ 1..) = from.read(&mut buffer).await else {
             return false;
         };
+        if greetings > 0 {
+            greetings -= 1;
+            wire.greeted(buffer.get(..length).unwrap_or_default());
+        }
         if silent.wait_for(|silent| !silent).await.is_err() {
             return false;
         }
@@ -128,6 +146,14 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, wire: &Wire, to_rel
 }
 
 impl Wire {
+    /// Counts a session of the relay: its other connections have longer names.
+    fn greeted(&self, message: &[u8]) {
+        const NAME: &[u8] = b"application_name\0relay\0";
+        if message.windows(NAME.len()).any(|part| part == NAME) {
+            self.tries.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Counts bytes; the cut when it falls among them, with how many of them still pass.
     fn passes(&self, length: usize, to_relay: bool) -> Option<Cut> {
         let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,6 +181,20 @@ mod tests {
         let mut found = Vec::new();
         client.read_to_end(&mut found).await.unwrap();
         assert_eq!(found, b"01234");
+    }
+
+    #[tokio::test]
+    async fn a_session_is_counted_by_its_name_and_other_connections_are_not() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = Proxy::start(server.local_addr().unwrap().port()).await.unwrap();
+        for (name, tries) in [("relay", 1), ("relay watch", 1), ("relay", 2)] {
+            let mut client = TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap();
+            let (mut served, _) = server.accept().await.unwrap();
+            let message = format!("user\0relay\0application_name\0{name}\0\0");
+            client.write_all(message.as_bytes()).await.unwrap();
+            served.read_exact(&mut vec![0; message.len()]).await.unwrap();
+            assert_eq!(proxy.tries(), tries, "{name}");
+        }
     }
 
     #[tokio::test]

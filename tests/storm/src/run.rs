@@ -6,10 +6,11 @@ use crate::judge::{Committed, Evidence, Note, Redriven, Verdict, judge};
 use crate::plan::{Kind, Mood, Plan, Strike};
 use crate::proxy::{Cut, Proxy};
 use crate::sky::Sky;
-use crate::source::{KINDS, Source};
-use crate::writers::{large_transaction, seed_of, write};
+use crate::source::{KINDS, Source, as_relay};
+use crate::strikes;
+use crate::writers::{Order, large_transaction, seed_of, write};
 use anyhow::{Context, Result, bail, ensure};
-use local::stack::{binary, output_of, relay_command};
+use local::stack::{output_of, relay_command};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -25,12 +26,21 @@ const LIMIT: usize = 16 * 1024;
 /// How often the slot and the relay are looked at.
 const LOOK: Duration = Duration::from_millis(40);
 
+/// How often `relay status` is asked.
+const STATUS: Duration = Duration::from_secs(3);
+
+/// `relay status` may not say that events flow when none has for so long.
+const STILL: Duration = Duration::from_secs(30);
+
 /// In the quiet after the faults, events that have not moved for so long will not any more.
 /// Above the longest back-off (20 s) and the time-out of a request (15 s) together.
 const PATIENCE: Duration = Duration::from_secs(50);
 
 /// How much more than its budget a relay may have resident, in KiB: see relay/docs/chaos.md.
 const BESIDE_THE_BUDGET: u64 = 24 * 1024;
+
+/// The captured table.
+const TABLES: &str = "public.mark";
 
 /// What came of a seed.
 #[derive(Debug)]
@@ -48,43 +58,52 @@ pub(crate) struct Outcome {
 
 /// The parts of a run, in the order in which they are dropped.
 pub(crate) struct Run {
-    plan: Plan,
-    rng: fastrand::Rng,
-    child: Child,
+    pub(crate) plan: Plan,
+    pub(crate) rng: fastrand::Rng,
+    pub(crate) child: Child,
     writers: JoinSet<Result<()>>,
-    stop_writing: watch::Sender<bool>,
+    pub(crate) order: watch::Sender<Order>,
     side: JoinSet<()>,
-    proxy: Proxy,
-    sky: Sky,
-    broker: Broker,
-    source: Source,
-    relay: PathBuf,
+    pub(crate) proxy: Proxy,
+    pub(crate) sky: Sky,
+    pub(crate) broker: Broker,
+    pub(crate) source: Source,
+    pub(crate) relay: PathBuf,
     /// The two destinations as the broker calls them.
-    targets: [String; 2],
+    pub(crate) targets: [String; 2],
+    /// What was done to their limits.
+    pub(crate) limits: [strikes::Limit; 2],
+    /// Events over a limit that was raised before they were written.
+    pub(crate) within_limit: HashSet<Uuid>,
+    /// What `relay status` says, asked on another thread.
+    status: JoinSet<Result<String>>,
+    asked_at: Instant,
+    /// What was accepted, set aside and confirmed, and since when.
+    progress: (usize, i64, u64),
+    moved_at: Instant,
     notes: Vec<Note>,
     /// How many messages had been accepted when the relay was started again.
     starts: Vec<usize>,
     kills: usize,
-    wrong: Vec<String>,
+    pub(crate) wrong: Vec<String>,
 }
 
 impl Run {
-    /// Makes everything and starts the relay and the writers; logs go to `folder`.
-    pub(crate) async fn start(plan: Plan, folder: &Path) -> Result<Self> {
-        let mut source = Source::start(plan.sender_timeout).await?;
-        let relay = binary("relay")?;
-        let mut init = relay_command(&relay, &source.postgres.url(&source.database), "", "");
-        output_of({
-            init.arg("init").env_remove("RELAY_TOPIC_ARN").current_dir(folder);
-            init
-        })?;
+    /// Makes everything and starts this relay and the writers; logs go to `folder`.
+    pub(crate) async fn start(plan: Plan, relay: PathBuf, folder: &Path) -> Result<Self> {
+        let mut source = Source::start(plan.sender_timeout, plan.encoding).await?;
+        let own = as_relay(&source.postgres.url(&source.database));
+        let mut init = relay_command(&relay, &own, "", "");
+        init.arg("init").env_remove("RELAY_TOPIC_ARN").current_dir(folder);
+        init.env("RELAY_TABLES", TABLES);
+        output_of(init)?;
         source.prepare().await?;
         let broker = Broker::start();
         let (addresses, targets) = destinations(&broker, plan.destinations);
         let proxy = Proxy::start(source.postgres.port()).await?;
         let url = source.postgres.url(&source.database);
         let through =
-            url.replace(&format!(":{}/", source.postgres.port()), &format!(":{}/", proxy.port()));
+            own.replace(&format!(":{}/", source.postgres.port()), &format!(":{}/", proxy.port()));
         let command = {
             let relay = relay.clone();
             let (endpoint, folder) = (broker.endpoint().to_owned(), folder.to_owned());
@@ -93,6 +112,7 @@ impl Run {
                 let mut run = relay_command(&relay, &through, &addresses[0], &endpoint);
                 run.arg("run").current_dir(&folder);
                 run.env("RELAY_ROUTES", format!("{}={}", KINDS[1], addresses[1]));
+                run.env("RELAY_TABLES", TABLES);
                 run.env("RELAY_BYTES_IN_FLIGHT", format!("{}KiB", plan.budget));
                 run.env("RELAY_REQUESTS_IN_FLIGHT", plan.requests.to_string());
                 run.env("RELAY_SHUTDOWN_GRACE", format!("{}s", GRACE.as_secs()));
@@ -102,17 +122,17 @@ impl Run {
         let mut child = Child::new(command, folder.to_owned());
         child.start()?;
         let sky = Sky::over(&broker, plan.seed, plan.background);
-        let (stop_writing, stop) = watch::channel(false);
+        let (order, ordered) = watch::channel(Order::Write);
         let mut writers = JoinSet::new();
         for writer in 0..plan.writers {
-            writers.spawn(write(url.clone(), seed_of(plan.seed, writer), stop.clone()));
+            writers.spawn(write(url.clone(), seed_of(plan.seed, writer), ordered.clone()));
         }
         Ok(Self {
             rng: fastrand::Rng::with_seed(seed_of(plan.seed, u64::MAX)),
             plan,
             child,
             writers,
-            stop_writing,
+            order,
             side: JoinSet::new(),
             proxy,
             sky,
@@ -120,6 +140,12 @@ impl Run {
             source,
             relay,
             targets,
+            limits: Default::default(),
+            within_limit: HashSet::new(),
+            status: JoinSet::new(),
+            asked_at: Instant::now(),
+            progress: Default::default(),
+            moved_at: Instant::now(),
             notes: Vec::new(),
             starts: Vec::new(),
             kills: 0,
@@ -140,15 +166,17 @@ impl Run {
         }
         self.watch_for(Duration::from_millis(500)).await?;
         self.quiet().await?;
+        self.probe_limits().await?;
         self.settle().await
     }
 
     /// Looks at the slot and at the relay for so long.
-    async fn watch_for(&mut self, time: Duration) -> Result<()> {
+    pub(crate) async fn watch_for(&mut self, time: Duration) -> Result<()> {
         let until = Instant::now() + time;
         while Instant::now() < until {
             self.child.look()?;
             self.note("while it ran").await?;
+            self.ask_status()?;
             tokio::time::sleep(LOOK).await;
         }
         Ok(())
@@ -160,7 +188,36 @@ impl Run {
         let (confirmed, _) = self.source.slot().await?;
         let accepted = self.broker.state().accepted.len();
         let letter = self.source.newest_letter().await?;
+        let progress = (accepted, letter, confirmed);
+        if self.progress != progress {
+            (self.progress, self.moved_at) = (progress, Instant::now());
+        }
         self.notes.push(Note { when: when.to_owned(), confirmed, accepted, letter });
+        Ok(())
+    }
+
+    /// Asks `relay status` from time to time: where nothing moves it may not say that events flow.
+    /// Events are owed all the while: the writers write, or it is waited for what they wrote.
+    fn ask_status(&mut self) -> Result<()> {
+        if let Some(said) = self.status.try_join_next() {
+            let said = said??;
+            if self.moved_at.elapsed() > STILL && says_that_events_flow(&said) {
+                let since = self.moved_at.elapsed();
+                self.wrong.push(format!(
+                    "Status lies: nothing was accepted, set aside or confirmed for {since:?}, and relay status says:\n{said}"
+                ));
+                // Said once.
+                self.moved_at = Instant::now();
+            }
+        }
+        if self.status.is_empty() && self.asked_at.elapsed() >= STATUS {
+            self.asked_at = Instant::now();
+            let mut command = self.relay(&["status"]);
+            self.status.spawn_blocking(move || {
+                let output = command.output().context("run relay status")?;
+                Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+            });
+        }
         Ok(())
     }
 
@@ -180,7 +237,7 @@ impl Run {
             }
             Strike::Terminate => self.terminate().await,
             Strike::Restart(down) => {
-                self.source.stop().await?;
+                self.stop_server(false).await?;
                 self.down(down).await
             }
             Strike::Crash(down) => {
@@ -224,11 +281,12 @@ impl Run {
                 }
                 Ok(())
             }
+            hard => self.hard_strike(hard).await,
         }
     }
 
     /// Kills the relay, and notes what its slot had confirmed at that very moment.
-    async fn kill(&mut self) -> Result<()> {
+    pub(crate) async fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.broker.client_is_gone();
         self.kills += 1;
@@ -272,7 +330,7 @@ impl Run {
     }
 
     /// Leaves the server down for a while, then starts it.
-    async fn down(&mut self, down: Duration) -> Result<()> {
+    pub(crate) async fn down(&mut self, down: Duration) -> Result<()> {
         tokio::time::sleep(down).await;
         self.source.postgres.restart().await?;
         self.child.look()
@@ -293,10 +351,11 @@ impl Run {
 
     /// Sends the dead letters again; on another thread, since it may wait for a lock held here.
     async fn redrive(&mut self) -> Result<()> {
-        let url = self.source.postgres.url(&self.source.database);
-        let mut command = relay_command(&self.relay, &url, "", "http://127.0.0.1:9");
-        command.args(["dead-letters", "redrive", "--all"]).env_remove("RELAY_TOPIC_ARN");
-        tokio::task::spawn_blocking(move || output_of(command)).await??;
+        let mut command = self.relay(&["dead-letters", "redrive", "--all"]);
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        // Bytes that are no text were no event that could be read.
+        ensure!(output.status.success() || said.contains("cannot be redriven"), "{said}");
         Ok(())
     }
 
@@ -304,7 +363,7 @@ impl Run {
     async fn quiet(&mut self) -> Result<()> {
         self.broker.calm();
         self.proxy.calm();
-        self.stop_writing.send_replace(true);
+        self.order.send_replace(Order::Stop);
         while let Some(ended) = self.writers.join_next().await {
             ended??;
         }
@@ -320,9 +379,10 @@ impl Run {
         let (committed, redriven) = self.source.committed().await?;
         let last = committed.last().map_or(0, |event| event.commit_lsn);
         let newest = redriven.iter().fold(last, |newest, again| newest.max(again.commit_lsn));
-        let mut waiting: HashSet<Uuid> = committed.iter().map(|event| event.id).collect();
+        let owed = committed.iter().filter(|event| event.owed);
+        let mut waiting: HashSet<Uuid> = owed.map(|event| event.id).collect();
         let (mut read, mut moved) = (0, Instant::now());
-        while !waiting.is_empty() && moved.elapsed() < PATIENCE {
+        let done = loop {
             self.watch_for(LOOK).await?;
             // Confirmed past the last of them: what is not there now will not come.
             let (confirmed, _) = self.source.slot().await?;
@@ -337,13 +397,16 @@ impl Run {
                 waiting.remove(&letter.id);
             }
             if confirmed > newest {
-                break;
+                break true;
             }
             if waiting.len() < before {
                 moved = Instant::now();
             }
-        }
-        if waiting.is_empty() || moved.elapsed() < PATIENCE {
+            if moved.elapsed() > PATIENCE {
+                break false;
+            }
+        };
+        if done {
             let ended = self.child.terminate().await?;
             if !ended.success() {
                 self.wrong.push(format!(
@@ -355,10 +418,11 @@ impl Run {
         } else {
             let (confirmed, active) = self.source.slot().await?;
             self.wrong.push(format!(
-                "{} events did not arrive within {PATIENCE:?} of the last that did; the slot is {} and has confirmed {}; the relay's log ends:\n{}",
+                "{} events did not arrive within {PATIENCE:?} of the last that did; the slot is {} and has confirmed {}, and the last was committed at {}; the relay's log ends:\n{}",
                 waiting.len(),
                 if active { "active" } else { "not active" },
                 crate::judge::lsn(confirmed),
+                crate::judge::lsn(newest),
                 self.child.newest_log()
             ));
         }
@@ -374,8 +438,12 @@ impl Run {
             let state = self.broker.state();
             (state.accepted.clone(), state.violations.clone())
         };
+        let (marks, marks_kept) = self.source.marks().await?;
         let evidence = Evidence {
             committed,
+            marks,
+            marks_kept,
+            within_limit: self.within_limit,
             accepted: messages.iter().map(evidence::accepted).collect::<Result<_>>()?,
             targets: KINDS.map(str::to_owned).into_iter().zip(self.targets).collect(),
             letters: self.source.letters().await?,
@@ -410,6 +478,11 @@ impl Run {
             wrong: self.wrong,
         })
     }
+}
+
+/// Whether the last sentence of `relay status` says that all is well.
+fn says_that_events_flow(said: &str) -> bool {
+    said.lines().any(|line| line.starts_with("Events flow."))
 }
 
 /// How many were wrong in a way, and the first few of them.

@@ -21,6 +21,8 @@ struct Moods {
     /// Of a hundred requests so many meet a fault in no mood at all.
     background: u8,
     lasting: Vec<Lasting>,
+    /// Nothing is accepted.
+    refuses_all: bool,
     /// How many requests were to be accepted and their answers cut.
     cuts: usize,
 }
@@ -37,8 +39,9 @@ impl Sky {
     /// Over this broker, from now on.
     pub(crate) fn over(broker: &Broker, seed: u64, background: u8) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
-        let sky =
-            Self(Arc::new(Mutex::new(Moods { rng, background, lasting: Vec::new(), cuts: 0 })));
+        let lasting = Vec::new();
+        let moods = Moods { rng, background, lasting, refuses_all: false, cuts: 0 };
+        let sky = Self(Arc::new(Mutex::new(moods)));
         let moods = Arc::clone(&sky.0);
         broker.draw(move |target| {
             moods.lock().unwrap_or_else(PoisonError::into_inner).next(target, Instant::now())
@@ -51,6 +54,11 @@ impl Sky {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).cuts
     }
 
+    /// From now on nothing is accepted, or what the moods let through.
+    pub(crate) fn refuse_all(&self, refuses: bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).refuses_all = refuses;
+    }
+
     /// Adds a mood.
     pub(crate) fn add(&self, mood: Mood, lasting: Duration, only: Option<String>) {
         let mut moods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,6 +68,9 @@ impl Sky {
 
 impl Moods {
     fn next(&mut self, target: &str, now: Instant) -> Option<Fault> {
+        if self.refuses_all {
+            return Some(Fault::ServerError);
+        }
         self.lasting.retain(|lasting| lasting.until > now);
         let applies = |l: &&Lasting| l.only.as_ref().is_none_or(|only| only == target);
         let mood = match self.lasting.iter().find(applies) {

@@ -1,6 +1,7 @@
 //! The Postgres that can be lost, and what it says was committed.
 
 use crate::judge::{Committed, Letter, Redriven};
+use crate::plan::Encoding;
 use anyhow::{Context, Result, ensure};
 use local::postgres::Postgres;
 use std::collections::HashMap;
@@ -16,9 +17,17 @@ pub(crate) const KEYS: u64 = 60;
 /// the first of which are written to all the time.
 pub(crate) const HOT: u64 = 3;
 
-/// How long an orderly stop may take: a walsender holds it up until the relay has confirmed
-/// all of the log, and the broker may not let it.
-const STOP: Duration = Duration::from_secs(5);
+/// How long an orderly stop may take. The relay gives its session back within a second or two; a
+/// server that waits for whoever is connected (`smart`) waits for a look of the relay's watch too.
+pub(crate) const STOP: Duration = Duration::from_secs(30);
+
+/// The captured table, and its aggregate type.
+pub(crate) const MARK: &str = "mark";
+
+/// The connection string of the relay's role.
+pub(crate) fn as_relay(url: &str) -> String {
+    url.replace("postgres:postgres@", "relay:relay@")
+}
 
 /// A server, its database, and a connection that is made again when it is lost.
 #[derive(Debug)]
@@ -29,12 +38,38 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub(crate) async fn start(sender_timeout: Duration) -> Result<Self> {
+    pub(crate) async fn start(sender_timeout: Duration, encoding: Encoding) -> Result<Self> {
         let timeout = format!("{}ms", sender_timeout.as_millis());
         let settings = [("wal_sender_timeout", timeout.as_str()), ("deadlock_timeout", "50ms")];
         let postgres = Postgres::start(&settings).await?;
-        let database = postgres.create_database().await?;
-        Ok(Self { postgres, database, client: None })
+        let database = "source".to_owned();
+        let encoding = encoding.name();
+        let create = format!(
+            "create database {database} encoding '{encoding}' locale 'C' template template0"
+        );
+        postgres.connect("postgres").await?.batch_execute(&create).await?;
+        let mut source = Self { postgres, database, client: None };
+        let client = source.client().await?;
+        let before = include_str!("before.sql");
+        client.batch_execute(before).await.context("make the roles and the captured table")?;
+        client.batch_execute("grant create on database source to relay").await?;
+        Ok(source)
+    }
+
+    /// Lets go of its connection.
+    pub(crate) fn disconnect(&mut self) {
+        self.client = None;
+    }
+
+    pub(crate) async fn execute(&mut self, sql: &str) -> Result<()> {
+        let done = self.client().await?.batch_execute(sql).await;
+        done.with_context(|| sql.to_owned())
+    }
+
+    /// The server's version.
+    pub(crate) async fn version(&mut self) -> Result<i32> {
+        let sql = "select current_setting('server_version_num')::int / 10000";
+        Ok(self.client().await?.query_one(sql, &[]).await?.get(0))
     }
 
     pub(crate) async fn client(&mut self) -> Result<&Client> {
@@ -65,11 +100,18 @@ impl Source {
         Ok(())
     }
 
-    /// Stops the server in order where that is to be had, or else at once.
-    pub(crate) async fn stop(&mut self) -> Result<()> {
-        match tokio::time::timeout(STOP, self.postgres.stop()).await {
-            Ok(stopped) => stopped,
-            Err(_) => self.postgres.crash().await,
+    /// Stops the server in order; says whether it stopped in time. If not, it is stopped at once.
+    pub(crate) async fn stop(&mut self, smart: bool) -> Result<bool> {
+        self.disconnect();
+        let stop = async {
+            if smart { self.postgres.stop_smart().await } else { self.postgres.stop().await }
+        };
+        match tokio::time::timeout(STOP, stop).await {
+            Ok(Ok(())) => Ok(true),
+            Ok(Err(_)) | Err(_) => {
+                self.postgres.crash().await?;
+                Ok(false)
+            }
         }
     }
 
@@ -99,6 +141,10 @@ impl Source {
     pub(crate) async fn letters(&mut self) -> Result<Vec<Letter>> {
         let sql = "select event_id, id, error_code, false from relay.dead_letter
                    where event_id is not null
+                   union all
+                   select j.event_id, d.id, d.error_code, false
+                   from relay.dead_letter d join journal j on position(j.marker in d.content) > 0
+                   where d.event_id is null
                    union all select event_id, letter, error_code, true from redriven";
         let rows = self.client().await?.query(sql, &[]).await?;
         let letter = |row: &Row| Letter {
@@ -122,7 +168,7 @@ impl Source {
         let sql = "select ('x' || encode(substr(data, 2, 8), 'hex'))::bit(64)::bigint,
                           ('x' || encode(substr(data, 18, 4), 'hex'))::bit(32)::bigint
                    from pg_logical_slot_get_binary_changes('judge', null, null,
-                     'proto_version', '1', 'publication_names', 'relay', 'messages', 'true')
+                     'proto_version', '1', 'publication_names', 'judge')
                    where get_byte(data, 0) = ascii('B')";
         let begins = self.client().await?.query(sql, &[]).await.context("read the judge's slot")?;
         let mut commits = HashMap::new();
@@ -141,7 +187,9 @@ impl Source {
             let (id, letter, commit_lsn) = (row.get(0), row.get(2), commit_of(row)?);
             redriven.push(Redriven { id, letter, commit_lsn });
         }
-        let sql = "select event_id, xid::text::bigint % 4294967296, kind, key, n, digest, bytes from journal";
+        let sql =
+            "select event_id, xid::text::bigint % 4294967296, kind, key, n, digest, bytes, owed,
+            marker is null from journal";
         let rows = self.client().await?.query(sql, &[]).await?;
         let mut committed = Vec::with_capacity(rows.len());
         for row in &rows {
@@ -153,6 +201,8 @@ impl Source {
                 n: row.get(4),
                 digest: row.get(5),
                 bytes: usize::try_from(row.get::<_, i32>(6))?,
+                owed: row.get(7),
+                is_text: row.get(8),
                 commit_lsn,
             });
         }
@@ -161,6 +211,23 @@ impl Source {
         });
         self.truth_is_in_order(&committed)?;
         Ok((committed, redriven))
+    }
+
+    /// The rows of the captured table, and those of them that are dead letters.
+    pub(crate) async fn marks(&mut self) -> Result<(Vec<String>, Vec<String>)> {
+        let marks = "select id::text from mark";
+        let letters = format!(
+            "select regexp_replace(key, '^.*/', '') from relay.dead_letter
+             where attributes ->> 'aggregate_type' = '{MARK}'"
+        );
+        let client = self.client().await?;
+        let mut found = Vec::new();
+        for sql in [marks, letters.as_str()] {
+            let rows = client.query(sql, &[]).await?;
+            found.push(rows.iter().map(|row| row.get(0)).collect());
+        }
+        let letters = found.pop().unwrap_or_default();
+        Ok((found.pop().unwrap_or_default(), letters))
     }
 
     /// The suite's own premise: the numbers of a key count up from 1 in commit order.

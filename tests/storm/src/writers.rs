@@ -10,21 +10,33 @@ use uuid::Uuid;
 
 const HAPPEN: &str = "select happen($1, $2, $3, $4, $5)";
 
+/// What the writers are to do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Order {
+    Write,
+    /// Hold no connection.
+    Pause,
+    Stop,
+}
+
 /// Writes until it is told to stop, through every loss of the server.
-pub(crate) async fn write(url: String, seed: u64, mut stop: watch::Receiver<bool>) -> Result<()> {
+pub(crate) async fn write(url: String, seed: u64, mut order: watch::Receiver<Order>) -> Result<()> {
     let mut rng = fastrand::Rng::with_seed(seed);
-    while !*stop.borrow() {
+    loop {
+        let now = *order.wait_for(|order| *order != Order::Pause).await?;
+        if now == Order::Stop {
+            return Ok(());
+        }
         let Ok((client, connection)) = tokio_postgres::connect(&url, NoTls).await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let connection = tokio::spawn(connection);
-        let written = write_on(&client, &mut rng, &mut stop).await;
+        let written = write_on(&client, &mut rng, &mut order).await;
         drop(client);
         drop(connection.await);
         written?;
     }
-    Ok(())
 }
 
 /// What became of a transaction.
@@ -37,9 +49,9 @@ enum End {
 async fn write_on(
     client: &Client,
     rng: &mut fastrand::Rng,
-    stop: &mut watch::Receiver<bool>,
+    order: &mut watch::Receiver<Order>,
 ) -> Result<()> {
-    while !*stop.borrow() {
+    while *order.borrow() == Order::Write {
         match transaction(client, rng).await {
             Ok(End::Done) => {}
             Ok(End::Gone) => return Ok(()),
@@ -55,7 +67,7 @@ async fn write_on(
             },
         }
         let pause = Duration::from_millis(rng.u64(0..20));
-        let _ = tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await;
+        let _ = tokio::time::timeout(pause, order.wait_for(|order| *order != Order::Write)).await;
     }
     Ok(())
 }
