@@ -146,7 +146,11 @@ impl DeadLetters {
         let client = writer.client.take();
         match self.write(client, letter).await {
             Ok(client) => {
-                *writer = Writer { client: Some(client), ..Writer::default() };
+                // The last of the letters that wait lets go of the connection: a server that stops
+                // (`smart`) waits for whoever is connected.
+                let others_wait = self.failures.tasks() > 1;
+                let client = others_wait.then_some(client);
+                *writer = Writer { client, ..Writer::default() };
                 Ok(())
             }
             Err(error) => {

@@ -1,7 +1,7 @@
 //! A sign of life in the log, for a database that seldom writes what is published.
 
 use dsn::{Dsn, Error};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 /// The prefix of the heartbeat's messages; no one reads them.
@@ -26,8 +26,12 @@ pub async fn run(dsn: Dsn, every: Duration) {
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut client = None;
+    let mut opened_at = Instant::now();
     loop {
         ticks.tick().await;
+        if client.is_none() {
+            opened_at = Instant::now();
+        }
         if let Err(error) = beat(&dsn, &mut client).await {
             tracing::warn!(
                 error = dsn::causes(&error),
@@ -35,13 +39,13 @@ pub async fn run(dsn: Dsn, every: Duration) {
             );
         }
         // A server that stops (`smart`) waits for whoever is connected.
-        if every >= SELDOM {
+        if every >= SELDOM || opened_at.elapsed() >= SELDOM {
             client = None;
         }
     }
 }
 
-/// From this interval on each beat has a connection of its own.
+/// From this interval on each beat has a connection of its own; below it one is kept for so long.
 const SELDOM: Duration = Duration::from_secs(5);
 
 /// A server may end an idle connection (`idle_session_timeout`): then the beat has a new one.

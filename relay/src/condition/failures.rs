@@ -13,6 +13,8 @@ pub struct Failures(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     next: u64,
+    /// Tasks that are not over.
+    tasks: usize,
     by_task: BTreeMap<u64, String>,
 }
 
@@ -29,6 +31,7 @@ impl Failures {
     pub fn task(&self) -> Task {
         let mut state = self.lock();
         state.next += 1;
+        state.tasks += 1;
         Task { failures: self.clone(), number: state.next }
     }
 
@@ -36,6 +39,12 @@ impl Failures {
     #[must_use]
     pub fn oldest(&self) -> Option<String> {
         self.lock().by_task.values().next().cloned()
+    }
+
+    /// How many tasks are not over, failing or not.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.lock().tasks
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -53,7 +62,9 @@ impl Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.failures.lock().by_task.remove(&self.number);
+        let mut state = self.failures.lock();
+        state.by_task.remove(&self.number);
+        state.tasks = state.tasks.saturating_sub(1);
     }
 }
 
@@ -69,8 +80,8 @@ mod tests {
         second.failed("b".to_owned());
         assert_eq!(failures.oldest().as_deref(), Some("a"));
         drop(first);
-        assert_eq!(failures.oldest().as_deref(), Some("b"));
+        assert_eq!((failures.oldest().as_deref(), failures.tasks()), (Some("b"), 1));
         drop(second);
-        assert_eq!(failures.oldest(), None);
+        assert_eq!((failures.oldest(), failures.tasks()), (None, 0));
     }
 }

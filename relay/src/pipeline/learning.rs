@@ -89,7 +89,7 @@ async fn learn<P: Publisher>(
     changed: Arc<Notify>,
 ) {
     let name = publisher.name().to_owned();
-    let (mut attempt, mut told) = (0, false);
+    let (mut attempt, mut told, mut wanted) = (0, false, false);
     loop {
         let tried = tokio::time::timeout(LIMIT, publisher.learn_limits()).await;
         let late = || DestinationError::Asked {
@@ -103,7 +103,12 @@ async fn learn<P: Publisher>(
                 EVERY
             }
             Err(error) => {
-                // What was told once holds until it is told anew.
+                // What was told once holds until it is told anew, but not for an event that is over it
+                // and waits for the answer: the destination judges that one.
+                if wanted {
+                    publisher.forget_limits();
+                    told = false;
+                }
                 if !told {
                     conditions.set(KIND, &name, not_told(&name, publisher.is_known(), &error));
                 }
@@ -114,10 +119,10 @@ async fn learn<P: Publisher>(
         };
         *shared.asked_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         changed.notify_one();
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = shared.again.notified() => {}
-        }
+        wanted = tokio::select! {
+            () = tokio::time::sleep(wait) => false,
+            () = shared.again.notified() => true,
+        };
     }
 }
 

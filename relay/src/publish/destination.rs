@@ -248,6 +248,13 @@ impl Publisher for Destination {
         }
     }
 
+    fn forget_limits(&self) {
+        match &self.kind {
+            Kind::Topic(topic) => topic.forget_limits(),
+            Kind::Queue(queue) => queue.forget_limits(),
+        }
+    }
+
     fn is_known(&self) -> bool {
         match &self.kind {
             Kind::Topic(topic) => topic.is_known(),

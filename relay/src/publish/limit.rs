@@ -15,6 +15,11 @@ impl Limit {
         self.0.store(bytes, Ordering::Relaxed);
     }
 
+    /// What was learned may not hold any more, and cannot be asked for.
+    pub(super) fn forget(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
     /// What one request may hold.
     pub(super) fn limits(&self) -> BatchLimits {
         let bytes = self.0.load(Ordering::Relaxed);
@@ -38,5 +43,7 @@ mod tests {
         assert_eq!((limit.limits().bytes, limit.limits().largest), (DEFAULT_LIMIT, DEFAULT_LIMIT));
         limit.learned(Some(1024));
         assert_eq!((limit.limits().bytes, limit.limits().largest), (1024, 1024));
+        limit.forget();
+        assert_eq!(limit.limits().largest, LARGEST_MESSAGE);
     }
 }

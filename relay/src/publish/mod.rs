@@ -161,6 +161,10 @@ pub trait Publisher: Clone + Send + Sync + 'static {
         std::future::ready(Ok(()))
     }
 
+    /// The limit that was learned may not hold any more, and cannot be asked for: until it is told
+    /// again the destination judges by itself.
+    fn forget_limits(&self) {}
+
     /// Whether it is known where to send to.
     fn is_known(&self) -> bool {
         true

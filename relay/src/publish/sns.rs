@@ -129,6 +129,10 @@ impl Publisher for Topic {
         Ok(())
     }
 
+    fn forget_limits(&self) {
+        self.limit.forget();
+    }
+
     fn name(&self) -> &str {
         &self.arn
     }

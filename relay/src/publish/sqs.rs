@@ -145,6 +145,10 @@ impl Publisher for Queue {
         Ok(())
     }
 
+    fn forget_limits(&self) {
+        self.learned.limit.forget();
+    }
+
     fn is_known(&self) -> bool {
         self.learned.url.get().is_some()
     }

@@ -28,7 +28,13 @@ pub async fn run(dsn: Dsn, slot: String, pulse: Arc<Pulse>) {
     let mut client: Option<Client> = None;
     loop {
         ticks.tick().await;
-        if pulse.hangs().is_some() || pulse.waits().is_some() {
+        if pulse.hangs().is_some() {
+            continue;
+        }
+        if pulse.waits().is_some() {
+            // Without a session there is nothing to show, and a server that stops (`smart`) waits
+            // for whoever is connected.
+            client = None;
             continue;
         }
         let open = match client.take() {
