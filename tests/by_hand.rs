@@ -10,13 +10,18 @@ use std::time::Instant;
 
 const PAGE: &str = include_str!("../relay/docs/by-hand.md");
 
-/// The blocks of this name as one script, which ends with the first command that fails.
+/// The blocks of this name as one script.
 fn script(name: &str) -> String {
     let blocks = blocks_of(PAGE, name);
     assert!(!blocks.is_empty(), "{name}");
+    prepared(&blocks.concat())
+}
+
+/// A script that ends with the first command that fails.
+fn prepared(script: &str) -> String {
     // Version 1 of the command line asks AWS itself for SQS, whatever AWS_ENDPOINT_URL says.
     let aws = r#"aws() { command aws --endpoint-url "$AWS_ENDPOINT_URL" "$@"; }"#;
-    format!("set -euo pipefail\n{aws}\n{}", blocks.concat())
+    format!("set -euo pipefail\n{aws}\n{script}")
 }
 
 /// A shell with the relay and the AWS command line on its path, and nothing of the caller's.
@@ -46,29 +51,22 @@ fn shell(world: &World, endpoint: &str, script: &str) -> Result<Command> {
 async fn the_commands_of_the_page_lead_an_event_into_the_queue() -> Result<()> {
     let world = World::bare(&[]).await?;
     let ministack = MiniStack::start(world.folder()).await?;
-    let run = |name: &str| -> Result<String> {
-        let output = shell(&world, &ministack.endpoint(), &script(name))?.output()?;
+    let run_script = |script: &str| -> Result<String> {
+        let output = shell(&world, &ministack.endpoint(), script)?.output()?;
         let printed = crate::harness::text(&output);
-        ensure!(output.status.success(), "{name}: {printed}");
+        ensure!(output.status.success(), "{script}: {printed}");
         Ok(printed)
     };
+    let run = |name: &str| run_script(&script(name));
     let made = run("sh by-hand")?;
     assert!(made.contains(":relay-events.fifo:"), "the subscription's ARN: {made}");
     assert_eq!(made.matches("\nall is well").count(), 2, "{made}");
     assert!(made.contains("a probe was published"), "{made}");
 
     // The policy is one, and names the topic.
-    let attributes = local::deploy::aws(
-        &ministack,
-        &[
-            "sqs",
-            "get-queue-attributes",
-            "--attribute-names",
-            "All",
-            "--queue-url",
-            &queue(&world)?,
-        ],
-    )?;
+    let attributes = run_script(&prepared(
+        ". ./relay.env; aws sqs get-queue-attributes --queue-url $QUEUE_URL --attribute-names All",
+    ))?;
     let attributes: serde_json::Value = serde_json::from_str(&attributes)?;
     let text = |name: &str| attributes["Attributes"][name].as_str().unwrap_or_default().to_owned();
     let policy: serde_json::Value = serde_json::from_str(&text("Policy"))?;
@@ -94,11 +92,4 @@ async fn the_commands_of_the_page_lead_an_event_into_the_queue() -> Result<()> {
     run("sh by-hand gone")?;
     assert!(run("sh by-hand gone").is_err(), "nothing is left to be deleted");
     Ok(())
-}
-
-/// The queue's URL, as the page keeps it.
-fn queue(world: &World) -> Result<String> {
-    let kept = std::fs::read_to_string(world.folder().join("relay.env"))?;
-    let url = kept.split("QUEUE_URL=").nth(1).context("QUEUE_URL")?;
-    Ok(url.trim().to_owned())
 }
