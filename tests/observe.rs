@@ -164,3 +164,33 @@ fn the_table_of_the_manual_is_that_of_the_code() {
     let page = include_str!("../relay/docs/observing.md");
     assert!(page.contains(&table), "expected in relay/docs/observing.md:\n{table}");
 }
+
+#[test]
+fn each_severity_of_the_manual_is_that_of_the_code_at_ready_and_in_status() {
+    use relay::condition::{Condition, Conditions, Severity};
+    let page = include_str!("../relay/docs/observing.md");
+    let conditions = |severity| {
+        let conditions = Conditions::default();
+        let condition = Condition { severity, found: "found".to_owned(), cure: "cure".to_owned() };
+        conditions.set_silently("kind", "", condition);
+        conditions
+    };
+    let severities = [
+        Severity::Losing,
+        Severity::Blocked,
+        Severity::AtRisk,
+        Severity::Partial,
+        Severity::Notice,
+    ];
+    assert!(severities.is_sorted(), "from the worst");
+    let status = include_str!("../relay/src/admin/status.rs");
+    for severity in severities {
+        let name = format!("| `{}` |", severity.as_str());
+        let row = page.lines().find(|line| line.starts_with(&name)).expect(&name);
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let ready = if conditions(severity).blocked().is_some() { "503" } else { "200" };
+        assert_eq!(cells[4], ready, "{row}");
+        assert!(status.contains(cells[2]), "{row}");
+        assert_eq!(cells[3], if severity == Severity::Notice { "0" } else { "1" }, "{row}");
+    }
+}

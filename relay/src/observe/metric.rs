@@ -88,7 +88,7 @@ pub const METRICS: &[Metric] = &[
     gauge(
         CONDITIONS,
         &["kind", "severity"],
-        "conditions as `relay status` prints them; severity blocked: no event flows, partial: some do not, notice: all do",
+        "conditions as `relay status` prints them; severity from the worst: losing, blocked, at-risk, partial, notice",
     ),
 ];
 
