@@ -19,10 +19,44 @@ alter table relay.progress
 drop index relay.effect_in_order;
 create index effect_in_order on relay.effect (projection, tenant_id, aggregate_type, aggregate_id, place);
 
+-- Whose aggregates the rows of before are nobody knows: -1 marks them. The consumer gives such a row
+-- to the first tenant whose event of that aggregate comes, so that none is applied twice or waits for
+-- versions that came long ago. An event without a tenant takes the row as it is.
+comment on column relay.progress.moved_from is
+  'The version before it was moved last; 0 where it was new, -1 where it was written before there were tenants.';
+
 -- 2. Positions of before are of epoch 0. The width is fixed, so that texts compare as positions do.
 update relay.progress
-set position = '0000000000000000-' || split_part(position, '-', 1) || '-00000000' || split_part(position, '-', 2)
-where position ~ '^[0-9a-f]{16}-[0-9a-f]{8}$';
+set moved_from = -1,
+  position = case when position ~ '^[0-9a-f]{16}-[0-9a-f]{8}$'
+    then '0000000000000000-' || split_part(position, '-', 1) || '-00000000' || split_part(position, '-', 2)
+    else position end;
+
+-- Messages that were kept whole say whose they are: effects are begun in the order of their aggregate.
+do $$
+declare
+  kept record;
+begin
+  for kept in select e.projection, e.event_id, e.body from relay.effect as e loop
+    begin
+      update relay.effect as e
+      set tenant_id = coalesce(kept.body::json -> 'metadata' ->> 'tenant_id', '')
+      where e.projection = kept.projection and e.event_id = kept.event_id;
+    exception
+      when others then null; -- another format: no tenant is known
+    end;
+  end loop;
+  for kept in select p.id, p.body from relay.parked as p loop
+    begin
+      update relay.parked as p
+      set tenant_id = coalesce(kept.body::json -> 'metadata' ->> 'tenant_id', '')
+      where p.id = kept.id;
+    exception
+      when others then null;
+    end;
+  end loop;
+end
+$$;
 
 -- 3. The day of an inbox row is a function of the id alone: that of a UUIDv7, and one day for all
 -- other ids, 0001-01-01, which has a partition of its own. An id that came at 23:59 and again, under
@@ -105,8 +139,8 @@ as $$
 begin
   return exists (
     select from relay.progress as p
-    where p.projection = $1 and p.tenant_id = $2 and p.aggregate_type = $3 and p.aggregate_id = $4
-      and p.version >= $5
+    where p.projection = $1 and p.tenant_id in ($2, '') and p.aggregate_type = $3 and p.aggregate_id = $4
+      and p.version >= $5 and (p.tenant_id = $2 or p.moved_from = -1)
   );
 end
 $$;

@@ -132,15 +132,16 @@ begin
   end loop;
 
   -- The default partition also holds old events that came late, as in a replay, and the other those
-  -- whose id tells no day: they are remembered for `keep` from when they came.
+  -- whose id tells no day: they are remembered for `keep` from when they came, and to the end of that
+  -- day, as the horizon is a day.
   foreach old in array array['relay.inbox_default', 'relay.inbox_other_ids']::regclass[] loop
     begin
       execute format(
         'delete from %1$s as d where d.ctid = any (array(
-           select o.ctid from %1$s as o where o.day < $1 and o.processed_at < now() - $2
+           select o.ctid from %1$s as o where o.day < $1 and o.processed_at < $1::timestamptz
            limit 1000 for update skip locked))',
         old
-      ) using first_kept, keep;
+      ) using first_kept;
       get diagnostics number = row_count;
       if number > 0 then
         update relay.inbox_horizon as h set day = greatest(h.day, first_kept);

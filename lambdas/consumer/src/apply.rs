@@ -13,8 +13,9 @@ use crate::database::Session;
 use crate::effect;
 use crate::error::{Error, is_unique_violation, may_be_read_only};
 use crate::handler::{Handler, HandlerError, Mode, Tx};
-use crate::inbox;
+use crate::inbox::{self, Repeats};
 use crate::ledger::{Entry, Recorded};
+use crate::oddity::Oddity;
 use crate::record::Record;
 use crate::traces;
 use crate::undone::{PANICKED, Undone};
@@ -25,7 +26,6 @@ use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use time::Date;
 use tracing::Instrument as _;
-use uuid::Uuid;
 
 /// An event with the record that it came in.
 #[derive(Clone, Copy, Debug)]
@@ -40,13 +40,31 @@ impl<'a> Item<'a> {
     }
 }
 
-/// In which manner the items are applied.
+/// Options for applying a batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Manner<'a> {
     /// The one item is set aside with this reason instead of handled.
     pub(crate) park: Option<&'a str>,
     /// An event that was received so often is set aside where it would go back to the queue.
     pub(crate) receives: Option<u32>,
+}
+
+/// What a transaction did with its items.
+#[derive(Debug, Default)]
+pub(crate) struct Applied {
+    /// One for each item, in their order.
+    pub(crate) outcomes: Vec<Outcome>,
+    /// What is odd, with the index of its item.
+    pub(crate) odd: Vec<(usize, Oddity)>,
+}
+
+impl Applied {
+    /// How many events came under a version that another event had.
+    pub(crate) fn restarted(&self) -> usize {
+        let is_restart =
+            |(_, oddity): &&(usize, Oddity)| matches!(oddity, Oddity::Restarted { .. });
+        self.odd.iter().filter(is_restart).count()
+    }
 }
 
 /// Applies the items in one transaction: all of what it says happened, or none.
@@ -60,7 +78,7 @@ pub(crate) async fn apply<H: Handler>(
     handler: &H,
     items: &[Item<'_>],
     manner: Manner<'_>,
-) -> Result<Vec<Outcome>, Undone> {
+) -> Result<Applied, Undone> {
     let applied = AssertUnwindSafe(apply_all(session, handler, items, manner)).catch_unwind().await;
     applied.unwrap_or(Err(Undone::Panicked))
 }
@@ -70,7 +88,7 @@ async fn apply_all<H: Handler>(
     handler: &H,
     items: &[Item<'_>],
     manner: Manner<'_>,
-) -> Result<Vec<Outcome>, Undone> {
+) -> Result<Applied, Undone> {
     for assume in [true, false] {
         let (performs, begin) = (session.performs(), session.begin_sql());
         let (client, statements) = session.open();
@@ -82,14 +100,14 @@ async fn apply_all<H: Handler>(
             Err(undone) => Err(undone),
         };
         let worked = match worked {
-            Ok(Some(outcomes)) => tx.commit().await.map(|()| Some(outcomes)),
+            Ok(Some(applied)) => tx.commit().await.map(|()| Some(applied)),
             Ok(None) => tx.end(Ok(None)).await,
             Err(undone) => tx.end(Err(undone)).await,
         };
         match worked {
-            Ok(Some(outcomes)) => {
+            Ok(Some(applied)) => {
                 session.committed();
-                return Ok(outcomes);
+                return Ok(applied);
             }
             Ok(None) => session.rollback().await,
             // There is nothing to roll back, and maybe no one to answer.
@@ -119,7 +137,7 @@ pub(crate) async fn work<H: Handler>(
     handler: &H,
     items: &[Item<'_>],
     manner: Manner<'_>,
-) -> Result<Vec<Outcome>, Undone> {
+) -> Result<Applied, Undone> {
     let judged = look(tx, handler.name(), handler.mode(), items).await?;
     carry_out(tx, handler, items, judged, manner).await
 }
@@ -186,17 +204,19 @@ async fn carry_out<H: Handler>(
     items: &[Item<'_>],
     judged: Judged,
     manner: Manner<'_>,
-) -> Result<Vec<Outcome>, Undone> {
+) -> Result<Applied, Undone> {
     let (name, mode) = (handler.name(), handler.mode());
     let Judged { verdicts, before, mut news } = judged;
-    let mut outcomes = Vec::with_capacity(items.len());
+    let mut applied = Applied::default();
     let mut marks = before.clone();
-    for (item, verdict) in items.iter().zip(&verdicts) {
-        let fate = fate(item, *verdict, &mut news, mode, manner);
+    for (at, (item, verdict)) in items.iter().zip(&verdicts).enumerate() {
+        let oddity = oddity(at, item, *verdict, &news, &marks, mode);
+        applied.odd.extend(oddity.map(|oddity| (at, oddity)));
+        let fate = fate(item, *verdict, oddity, &mut news, mode, manner);
         if let Fate::Park(reason) = &fate {
             inbox::park(tx, name, item.event, item.record, reason).await?;
         }
-        outcomes.push(match fate {
+        applied.outcomes.push(match fate {
             Fate::Park(_) => Outcome::Parked,
             Fate::Settled(outcome) => outcome,
             Fate::Handle => {
@@ -205,9 +225,6 @@ async fn carry_out<H: Handler>(
                 Outcome::Applied
             }
         });
-        if let (Outcome::Gap, Verdict::Gap { expected }) = (outcomes[outcomes.len() - 1], verdict) {
-            warn_of_gap(item, name, *expected);
-        }
     }
     if mode == Mode::Latest && !version::advance(tx, name, &before, &marks).await? {
         return Err(Undone::Overtaken);
@@ -216,7 +233,7 @@ async fn carry_out<H: Handler>(
         let events: Vec<&Event> = items.iter().map(|item| item.event).collect();
         awaited::notify(tx, name, &events).await?;
     }
-    Ok(outcomes)
+    Ok(applied)
 }
 
 /// Gives one event to the handler; what is logged meanwhile carries the event's names.
@@ -245,8 +262,10 @@ pub(crate) async fn handle<H: Handler>(
 struct News {
     /// Its new events are those that were not handled yet.
     recorded: Recorded,
-    /// Those that were there before, and say something else now: id and content.
-    changed: HashSet<(Uuid, Uuid)>,
+    /// What the others are, compared with what was there before.
+    repeats: Repeats,
+    /// The places of events without a version whose aggregate has had events with one.
+    mixed: HashSet<usize>,
     horizon: Option<Date>,
 }
 
@@ -266,9 +285,17 @@ impl News {
             entry.arrives(item.event, item.record.sent_at);
         }
         let (records, begun) = (!entry.is_empty(), tx.has_begun());
-        let asks_horizon = items.iter().any(|i| version::guarded(i.event, mode).is_none());
+        let unguarded: Vec<(usize, &Event)> = items
+            .iter()
+            .map(|item| item.event)
+            .enumerate()
+            .filter(|(_, event)| version::guarded(event, mode).is_none())
+            .collect();
+        let asks_horizon = !unguarded.is_empty();
+        let asks_mixed = asks_horizon && mode == Mode::Versioned;
         let mut steps = Vec::from_iter(records.then(|| entry.step(name, begun)));
         steps.extend(asks_horizon.then(inbox::horizon));
+        steps.extend(asks_mixed.then(|| version::versioned_among(name, &unguarded)));
         let mut rows = tx.together(&steps).await?.into_iter();
         let mut next = |asked: bool| asked.then(|| rows.next()).flatten().unwrap_or_default();
         let recorded = match records {
@@ -276,6 +303,7 @@ impl News {
             false => Recorded::default(),
         };
         let horizon = inbox::first_day(&next(asks_horizon));
+        let mixed = version::places(&next(asks_mixed));
         let mut first = recorded.new.clone();
         let repeated: Vec<&Event> = judged()
             .filter(|(item, verdict)| match verdict {
@@ -286,8 +314,8 @@ impl News {
             })
             .map(|(item, _)| item.event)
             .collect();
-        let changed = inbox::changed(tx, name, &repeated).await.map_err(Undone::of_ours)?;
-        Ok(Self { recorded, changed, horizon })
+        let repeats = inbox::compare(tx, name, &repeated).await.map_err(Undone::of_ours)?;
+        Ok(Self { recorded, repeats, mixed, horizon })
     }
 }
 
@@ -298,30 +326,60 @@ enum Fate {
     Settled(Outcome),
 }
 
+/// What is odd about an item's version, if anything is. `marks` is where each aggregate stands.
+fn oddity(
+    at: usize,
+    item: &Item<'_>,
+    verdict: Verdict,
+    news: &News,
+    marks: &Progress,
+    mode: Mode,
+) -> Option<Oddity> {
+    let event = item.event;
+    let stands = || marks.get(&version::key(event)).map(|mark| mark.version);
+    match (verdict, mode) {
+        (Verdict::Gap { expected }, _) => Some(Oddity::Gap { expected }),
+        (Verdict::Duplicate, Mode::Versioned) if news.repeats.unknown.contains(&event.event_id) => {
+            Some(Oddity::Restarted { applied: stands().unwrap_or_default() })
+        }
+        (_, Mode::Latest) => {
+            let versioned = event.aggregate_version.is_some();
+            stands().is_some_and(|version| (version > 0) != versioned).then_some(Oddity::Mixed)
+        }
+        _ => news.mixed.contains(&at).then_some(Oddity::Mixed),
+    }
+}
+
 fn fate(
     item: &Item<'_>,
     verdict: Verdict,
+    oddity: Option<Oddity>,
     news: &mut News,
     mode: Mode,
     manner: Manner<'_>,
 ) -> Fate {
-    let id = item.event.event_id;
-    let changed =
-        !news.changed.is_empty() && news.changed.contains(&(id, inbox::content(item.event)));
-    match verdict {
-        Verdict::HeldBack => Fate::Settled(Outcome::HeldBack),
+    let (id, changed) = (item.event.event_id, &news.repeats.changed);
+    let changed = !changed.is_empty() && changed.contains(&(id, inbox::content(item.event)));
+    let received = item.record.receive_count;
+    match (verdict, oddity) {
+        (Verdict::HeldBack, _) => Fate::Settled(Outcome::HeldBack),
         _ if changed => Fate::Park(
             "expected what came under this event_id before, found another content; two events must not share an id".to_owned(),
         ),
-        Verdict::Duplicate => Fate::Settled(Outcome::Duplicate),
-        Verdict::Stale => Fate::Settled(Outcome::Stale),
-        Verdict::Gap { expected } if manner.receives.is_some_and(|most| item.record.receive_count >= most) => Fate::Park(format!(
-            "expected version {expected} of the aggregate before it, and did not get it in {} deliveries",
-            item.record.receive_count
+        (_, Some(Oddity::Restarted { applied })) if manner.receives.is_some() => Fate::Park(format!(
+            "expected a version above {applied}, found {} of an event that was not applied before: the aggregate's versions began again, or two writers count them",
+            item.event.aggregate_version.unwrap_or_default()
         )),
-        Verdict::Gap { .. } => Fate::Settled(Outcome::Gap),
-        Verdict::Next if !news.recorded.new.remove(&id) => Fate::Settled(Outcome::Duplicate),
-        Verdict::Next => {
+        (Verdict::Duplicate, _) => Fate::Settled(Outcome::Duplicate),
+        (Verdict::Stale, _) => Fate::Settled(Outcome::Stale),
+        (Verdict::Gap { expected }, _) if manner.receives.is_some_and(|most| received >= most) => {
+            Fate::Park(format!(
+                "expected version {expected} of the aggregate before it, and did not get it in {received} deliveries"
+            ))
+        }
+        (Verdict::Gap { .. }, _) => Fate::Settled(Outcome::Gap),
+        (Verdict::Next, _) if !news.recorded.new.remove(&id) => Fate::Settled(Outcome::Duplicate),
+        (Verdict::Next, _) => {
             let reason = manner.park.map(str::to_owned);
             let reason = reason.or_else(|| forgotten(item.event, mode, news.horizon));
             reason.map_or(Fate::Handle, Fate::Park)
@@ -339,18 +397,4 @@ fn forgotten(event: &Event, mode: Mode, horizon: Option<Date>) -> Option<String>
             "expected an event of {horizon} or later, found one of {day}: the inbox has forgotten that day, so it cannot be told whether the event had its effect"
         )
     })
-}
-
-fn warn_of_gap(item: &Item<'_>, projection: &str, expected: i64) {
-    tracing::warn!(
-        projection,
-        event_id = %item.event.event_id,
-        event_type = item.event.event_type,
-        aggregate_type = item.event.aggregate_type,
-        aggregate_id = item.event.aggregate_id,
-        found = item.event.aggregate_version,
-        expected,
-        receive_count = item.record.receive_count,
-        "gap: earlier versions of the aggregate are missing; the event goes back to the queue"
-    );
 }

@@ -19,16 +19,17 @@ pub(crate) async fn notify(
     events: &[&Event],
 ) -> Result<(), Undone> {
     let step = Step::new(
-        "select pg_notify('relay_progress', a.key::text)
+        "select pg_catalog.pg_notify('relay_progress', a.key::pg_catalog.text)
          from (
            select relay.await_key($1, tenant_id, aggregate_type, aggregate_id) as key
-           from unnest($2::text[], $3::text[], $4::text[])
+           from unnest($2::pg_catalog.text[], $3::pg_catalog.text[], $4::pg_catalog.text[])
              as moved (tenant_id, aggregate_type, aggregate_id)
            union
-           select relay.await_key($1, event_id) from unnest($5::uuid[]) as arrived (event_id)
+           select relay.await_key($1, event_id)
+           from pg_catalog.unnest($5::pg_catalog.uuid[]) as arrived (event_id)
          ) as brought_about
-         join relay.awaited as a using (key)
-         where a.expires_at > clock_timestamp()",
+         join relay.awaited as a on a.key operator(pg_catalog.=) brought_about.key
+         where a.expires_at operator(pg_catalog.>) pg_catalog.clock_timestamp()",
     )
     .with(projection)
     .with(events.iter().map(|event| tenant(event)).collect::<Vec<_>>())

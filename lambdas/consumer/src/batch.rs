@@ -46,13 +46,14 @@ pub(crate) struct Batch {
     records: Vec<Record>,
     outcomes: Vec<Option<Outcome>>,
     delays: HashMap<usize, Duration>,
+    restarted: usize,
 }
 
 impl Batch {
     /// Takes the records, and settles those that need no database.
     pub(crate) fn new(records: Vec<Record>) -> Self {
-        let mut batch =
-            Self { outcomes: vec![None; records.len()], records, delays: HashMap::new() };
+        let outcomes = vec![None; records.len()];
+        let mut batch = Self { outcomes, records, delays: HashMap::new(), restarted: 0 };
         for at in 0..batch.records.len() {
             if !batch.is_open(at) {
                 continue;
@@ -108,6 +109,11 @@ impl Batch {
         }
     }
 
+    /// So many events came under a version that another event had.
+    pub(crate) fn count_restarted(&mut self, events: usize) {
+        self.restarted += events;
+    }
+
     /// The record is not to be delivered again before so long, nor what waits behind it in its
     /// FIFO group: a queue keeps a group back while one of its messages is with a receiver.
     pub(crate) fn delay(&mut self, at: usize, after: Duration) {
@@ -142,6 +148,7 @@ impl Batch {
                 .map(|(record, outcome)| (record.message_id, outcome.unwrap_or(Outcome::Failed)))
                 .collect(),
             delays: self.delays,
+            restarted: self.restarted,
         }
     }
 }
@@ -155,6 +162,10 @@ pub struct Report {
     pub delays: HashMap<usize, Duration>,
     /// The time of the earliest event that had its effect now or still waits for it.
     pub oldest: Option<OffsetDateTime>,
+    /// How many events came under a version of their aggregate that another event had
+    /// ([`Mode::Versioned`](crate::Mode::Versioned)). They count among `Parked` where
+    /// [`park_after`](crate::Consumer::park_after) is set, else among `Duplicate`.
+    pub restarted: usize,
 }
 
 impl Report {

@@ -23,7 +23,7 @@ pub(crate) fn begin_beside(default_is_deferrable: bool) -> &'static str {
 /// The condition of a pipelined write: true within a transaction that [`begin_beside`] began.
 macro_rules! is_ours {
     () => {
-        "current_setting('transaction_deferrable') <> current_setting('default_transaction_deferrable')"
+        "pg_catalog.current_setting('transaction_deferrable') operator(pg_catalog.<>) pg_catalog.current_setting('default_transaction_deferrable')"
     };
 }
 pub(crate) use is_ours;

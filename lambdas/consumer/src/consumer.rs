@@ -1,22 +1,25 @@
 //! One delivery from records to outcomes.
 //!
-//! Knows: when a batch is taken one by one, what is tried again at once, when a
-//! connection is made anew. Must not know: the queue's API, SQL.
+//! Knows: when a batch is taken one by one, how long the read model is waited for, when a connection
+//! is made anew. Must not know: what becomes of a single event (`single` does), the queue's API, SQL.
 
-use crate::apply::{Item, Manner, apply};
+mod single;
+
+use crate::apply::{Applied, Item, Manner, apply};
 use crate::batch::{Batch, Outcome, Report};
 use crate::claim_check::{ClaimChecks, redeem};
 use crate::database::{Database, Session};
 use crate::deadline::{Deadline, Passed};
 use crate::effect::Effects;
-use crate::error::{Error, chain, describe, is_contention, is_final, is_lost, is_unique_violation};
+use crate::error::{Error, chain, is_lost};
 use crate::handler::Handler;
 use crate::keep;
 use crate::metrics::Metrics;
+use crate::oddity::Told;
 use crate::record::{Content, Record};
 use crate::seldom::Seldom;
 use crate::traces::{self, Traces};
-use crate::undone::{PANICKED, Undone};
+use crate::undone::Undone;
 use crate::version::sort_within_aggregates;
 use dsn::Dsn;
 use std::io::Write;
@@ -24,23 +27,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-/// How often one event is tried in one delivery when others are in its way.
-const TRIES: u32 = 5;
-
 /// How often a busy consumer looks whether parked events are to be replayed.
 const BETWEEN_REPLAYS: Duration = Duration::from_secs(10);
 
 /// The first pause between two tries to reach the read model, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-/// How one event came out.
-enum OneEnd {
-    /// So, and it is not to come again before so long.
-    Came(Outcome, Option<Duration>),
-    /// There was no time left for it.
-    OutOfTime,
-}
 
 /// Why a delivery ended before all was done.
 enum End {
@@ -69,6 +61,8 @@ pub struct Consumer<H> {
     traces: Traces,
     /// What the read model is waited for, as far as it was logged.
     waits_told: Seldom,
+    /// What was odd about versions, as far as it was logged.
+    told: Told,
     /// It was said that deliveries are too short for effects.
     told_of_length: bool,
 }
@@ -87,13 +81,15 @@ impl<H: Handler> Consumer<H> {
             metrics: None,
             traces: Traces::default(),
             waits_told: Seldom::default(),
+            told: Told::default(),
             told_of_length: false,
         }
     }
 
     /// Parks an event that fails or waits for earlier versions when it was received so often,
-    /// instead of sending it back: take the queue's `maxReceiveCount`, and what would go to its
-    /// dead-letter queue without a word stands in `relay.parked` with its reason. A database that
+    /// instead of sending it back: take one less than the queue's `maxReceiveCount`, and what would
+    /// go to its dead-letter queue without a word stands in `relay.parked` with its reason. One that
+    /// comes under a version which another event had is parked at once, instead of passed over. A database that
     /// is down never counts. A body that is no event still goes to the dead-letter queue.
     #[must_use]
     pub fn park_after(mut self, receives: u32) -> Self {
@@ -343,17 +339,22 @@ impl<H: Handler> Consumer<H> {
             order = items.iter().map(|(at, _)| *at).collect();
             let items: Vec<Item<'_>> = items.into_iter().map(|(_, item)| item).collect();
             let manner = Manner { park: None, receives: self.park_after };
-            deadline
+            let result = deadline
                 .before(async {
                     let session = self.database.session(self.handler.name()).await;
                     let session = session.map_err(Undone::NotBegun)?;
                     apply(session, &self.handler, &items, manner).await
                 })
-                .await
+                .await;
+            if let Ok(applied) = &result {
+                tell(&mut self.told, self.handler.name(), &items, applied);
+            }
+            result
         };
         match result {
-            Ok(outcomes) => {
-                for (at, outcome) in order.into_iter().zip(outcomes) {
+            Ok(applied) => {
+                batch.count_restarted(applied.restarted());
+                for (at, outcome) in order.into_iter().zip(applied.outcomes) {
                     batch.settle(at, outcome);
                 }
                 true
@@ -366,147 +367,6 @@ impl<H: Handler> Consumer<H> {
                 self.clear_up(&undone);
                 false
             }
-        }
-    }
-
-    /// Each event in a transaction of its own.
-    async fn one_by_one(
-        &mut self,
-        batch: &mut Batch,
-        open: &[usize],
-        deadline: &Deadline,
-    ) -> Result<(), Error> {
-        let mode = self.handler.mode();
-        let mut items: Vec<_> =
-            open.iter().filter_map(|at| item(batch, *at).map(|item| (*at, item))).collect();
-        sort_within_aggregates(&mut items, |(_, item)| item.candidate(), mode);
-        let order: Vec<usize> = items.into_iter().map(|(at, _)| at).collect();
-        let mut done_any = false;
-        for at in order {
-            if !batch.is_open(at) {
-                continue;
-            }
-            let Some(one) = item(batch, at) else { continue };
-            match self.one(one, deadline).await {
-                Ok(OneEnd::OutOfTime) => {
-                    self.log(
-                        one,
-                        "the time was over before the event had its effect: it goes back to the queue, with the rest of the batch",
-                    );
-                    return Ok(());
-                }
-                Ok(OneEnd::Came(outcome, delay)) => {
-                    done_any = true;
-                    batch.settle(at, outcome);
-                    if let Some(delay) = delay {
-                        batch.delay(at, delay);
-                    }
-                }
-                Err(error) if done_any => {
-                    // Those that are done need not come again; the rest does.
-                    tracing::error!(
-                        error = chain(&error),
-                        "the rest of the batch goes back to the queue"
-                    );
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// One event: again at once where another transaction or a broken
-    /// connection was in the way, parked where the handler refuses it.
-    async fn one(&mut self, item: Item<'_>, deadline: &Deadline) -> Result<OneEnd, Error> {
-        let mut park: Option<String> = None;
-        let (mut tries, mut pause) = (0, FIRST_PAUSE);
-        // A key that no index holds is parked without a look at what is there.
-        let mut unkeepable = keep::too_long(item.event);
-        loop {
-            tries += 1;
-            self.reach(deadline).await?;
-            let session = self.database.session(self.handler.name()).await?;
-            if let Some(reason) = &unkeepable {
-                let parked =
-                    deadline.before(keep::park(session, self.handler.name(), item, reason)).await;
-                match parked {
-                    Ok(()) => {
-                        self.log(item, "parked: see relay.parked for the event and the reason");
-                        return Ok(OneEnd::Came(Outcome::Parked, None));
-                    }
-                    Err(undone) => {
-                        self.clear_up(&undone);
-                        match undone {
-                            Undone::OutOfTime => return Ok(OneEnd::OutOfTime),
-                            Undone::NotBegun(error) if tries >= TRIES => return Err(error),
-                            Undone::Db(error) if tries >= TRIES || is_final(&error) => {
-                                self.log(item, &format!("to be retried: {}", describe(&error)));
-                                return Ok(OneEnd::Came(Outcome::Failed, None));
-                            }
-                            _ => continue,
-                        }
-                    }
-                }
-            }
-            let manner = Manner { park: park.as_deref(), receives: self.park_after };
-            let applied = deadline.before(apply(session, &self.handler, &[item], manner)).await;
-            let undone = match applied {
-                Ok(outcomes) => {
-                    let outcome = outcomes.first().copied().unwrap_or(Outcome::Failed);
-                    if outcome == Outcome::Parked {
-                        self.log(item, "parked: see relay.parked for the event and the reason");
-                    }
-                    return Ok(OneEnd::Came(outcome, None));
-                }
-                Err(undone) => undone,
-            };
-            self.clear_up(&undone);
-            let again = tries < TRIES;
-            let (reason, delay) = match undone {
-                Undone::OutOfTime => return Ok(OneEnd::OutOfTime),
-                // Not the event's fault, so it is held. The first time a connection made anew may do.
-                Undone::Unfit(error) => {
-                    if tries > 1 && !self.wait_for_read_model(&error, &mut pause, deadline).await {
-                        return Err(error);
-                    }
-                    continue;
-                }
-                Undone::Reject(reason) if park.is_none() => {
-                    park = Some(reason);
-                    continue;
-                }
-                Undone::Db(error) if is_final(&error) => {
-                    match park.take() {
-                        None => park = Some(describe(&error)),
-                        // Not even that it is parked can be kept beside the others.
-                        Some(reason) => unkeepable = Some(reason),
-                    }
-                    continue;
-                }
-                Undone::Overtaken if again => continue,
-                // Another host may have made the row that the handler found missing.
-                Undone::Db(error) if tries == 1 && is_unique_violation(&error) => continue,
-                Undone::Db(error) if again && (is_contention(&error) || is_lost(&error)) => {
-                    continue;
-                }
-                Undone::NotBegun(_) if again => continue,
-                Undone::NotBegun(error) => return Err(error),
-                Undone::Db(error) if is_lost(&error) => return Err(Error::Lost(error)),
-                Undone::Retry(reason, delay) => (reason, delay),
-                Undone::Reject(reason) => (reason, None),
-                Undone::Db(error) => (describe(&error), None),
-                Undone::Panicked => (PANICKED.to_owned(), None),
-                Undone::Overtaken => ("other hosts are working on its aggregate".to_owned(), None),
-            };
-            let received = item.record.receive_count;
-            if park.is_none() && self.park_after.is_some_and(|most| received >= most) {
-                park = Some(format!("failed in {received} deliveries, the last time: {reason}"));
-                tries = 0;
-                continue;
-            }
-            self.log(item, &format!("to be retried: {reason}"));
-            return Ok(OneEnd::Came(Outcome::Failed, delay));
         }
     }
 
@@ -544,6 +404,17 @@ impl<H: Handler> Consumer<H> {
 
     /// Makes the connection usable again after a rollback, or gives it up.
     pub(crate) fn clear_up(&mut self, undone: &Undone) {
+        // A new connection may hide it for a while: it is said before that.
+        if let Undone::Unfit(error @ Error::Pooler(_)) | Undone::NotBegun(error @ Error::Pooler(_)) =
+            undone
+            && self.waits_told.may_tell(error.kind())
+        {
+            tracing::warn!(
+                projection = self.handler.name(),
+                error = chain(error),
+                "a new connection is made"
+            );
+        }
         match undone {
             // What was cut off may still be at work on the server's side of the connection.
             Undone::NotBegun(_) | Undone::Unfit(_) | Undone::OutOfTime | Undone::Panicked => {
@@ -579,6 +450,15 @@ impl<H: Handler> Consumer<H> {
                     "{reason}; the message goes back to the queue, and from there to its dead-letter queue"
                 );
             }
+        }
+    }
+}
+
+/// Logs what is odd about the items, each oddity once for each aggregate.
+fn tell(told: &mut Told, projection: &str, items: &[Item<'_>], applied: &Applied) {
+    for (at, oddity) in &applied.odd {
+        if let Some(Item { event, record }) = items.get(*at) {
+            told.tell(projection, event, record.receive_count, *oddity);
         }
     }
 }

@@ -30,9 +30,9 @@ const UPKEEP_LIMIT: Duration = Duration::from_secs(20);
 const ROLLBACK_LIMIT: Duration = Duration::from_secs(5);
 
 /// Whether the server takes writes, what BEGIN must differ from, and that the role may read the tables.
-const PROBE: &str = "select current_setting('transaction_read_only'),
-      current_setting('default_transaction_deferrable'),
-      (select count(*) from (
+const PROBE: &str = "select pg_catalog.current_setting('transaction_read_only'),
+      pg_catalog.current_setting('default_transaction_deferrable'),
+      (select pg_catalog.count(*) from (
         select from relay.inbox, relay.progress, relay.parked, relay.inbox_horizon limit 0) as tables)";
 
 /// Statements that name every column which the consumer writes; the last is for effects. Postgres

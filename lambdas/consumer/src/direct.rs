@@ -94,7 +94,7 @@ pub async fn apply_now<H: Handler>(
         let mut tx = Tx::new(savepoint.client(), &mut statements);
         let worked = work(&mut tx, handler, &[item], Manner::default()).await;
         let undone = match tx.end(worked).await {
-            Ok(outcomes) => match outcomes.first() {
+            Ok(applied) => match applied.outcomes.first() {
                 Some(Outcome::Parked) => {
                     let mut tx = Tx::new(savepoint.client(), &mut statements);
                     Undone::Reject(why_parked(&mut tx, handler, event).await?)
@@ -146,7 +146,8 @@ async fn why_parked<H: Handler>(
     event: &Event,
 ) -> Result<String, tokio_postgres::Error> {
     let sql = "select reason from relay.parked
-        where projection = $1 and event_id = $2 and content = $3";
+        where projection operator(pg_catalog.=) $1 and event_id operator(pg_catalog.=) $2
+          and content operator(pg_catalog.=) $3";
     let row = tx.query_first(sql, &[&handler.name(), &event.event_id, &content(event)]).await?;
     Ok(row.map(|row| row.get(0)).unwrap_or_default())
 }
@@ -194,9 +195,9 @@ impl NewEvent {
         const SQL: &str = "insert into relay.outbox
               (event_id, aggregate_type, aggregate_id, aggregate_version, event_type, event_version, data,
                metadata)
-            values ($1, $2, $3, $4, $5, coalesce($6, '1.0'), $7::text::json,
-              case when $8::text is null then json_build_object()
-                else json_build_object('traceparent', $8::text) end)
+            values ($1, $2, $3, $4, $5, coalesce($6, '1.0'), $7::pg_catalog.text::pg_catalog.json,
+              case when $8::pg_catalog.text is null then pg_catalog.json_build_object()
+                else pg_catalog.json_build_object('traceparent', $8::pg_catalog.text) end)
             returning event_version, recorded_at, metadata";
         let event_id = Uuid::now_v7();
         let row = transaction

@@ -115,7 +115,7 @@ type Perform = dyn Fn(Effect) -> Pin<Box<dyn Future<Output = Performed> + Send>>
 ///             println!("{} rings for {}", bell.rings, effect.aggregate_id);
 ///             Performed::Done
 ///         }
-///         Err(error) => Performed::Refused(error.to_string()),
+///         Err(_) => Performed::Refused("expected the rings of a bell".to_owned()),
 ///     }
 /// });
 /// # let _ = effects;
@@ -347,8 +347,7 @@ impl<H: Handler> Consumer<H> {
 
     /// The delivery's events whose effect is due, or begun by another host.
     async fn unfinished(&mut self, own: &Own) -> Result<HashSet<Uuid>, Error> {
-        const SQL: &str =
-            "select event_id from relay.effect where projection = $1 and event_id = any ($2)";
+        const SQL: &str = "select event_id from relay.effect where projection operator(pg_catalog.=) $1 and event_id operator(pg_catalog.=) any ($2)";
         if own.is_empty() {
             return Ok(HashSet::new());
         }
@@ -407,17 +406,17 @@ async fn begin(
     projection: &str,
     untried: &[Uuid],
 ) -> Result<Option<Effect>, tokio_postgres::Error> {
-    const SQL: &str = "update relay.effect set begun_at = clock_timestamp(), tries = tries + 1
-        where (projection, event_id) = (
+    const SQL: &str = "update relay.effect set begun_at = pg_catalog.clock_timestamp(), tries = tries operator(pg_catalog.+) 1
+        where (projection, event_id) operator(pg_catalog.=) (
           select due.projection, due.event_id from relay.effect as due
-          where due.projection = $1 and due.begun_at is null
-            and (due.event_id = any ($2) or due.due_at <= clock_timestamp())
-            and (due.not_before is null or due.not_before <= clock_timestamp())
+          where due.projection operator(pg_catalog.=) $1 and due.begun_at is null
+            and (due.event_id operator(pg_catalog.=) any ($2) or due.due_at operator(pg_catalog.<=) pg_catalog.clock_timestamp())
+            and (due.not_before is null or due.not_before operator(pg_catalog.<=) pg_catalog.clock_timestamp())
             and not exists (
               select from relay.effect as earlier
-              where earlier.projection = due.projection and earlier.tenant_id = due.tenant_id
-                and earlier.aggregate_type = due.aggregate_type
-                and earlier.aggregate_id = due.aggregate_id and earlier.place < due.place)
+              where earlier.projection operator(pg_catalog.=) due.projection and earlier.tenant_id operator(pg_catalog.=) due.tenant_id
+                and earlier.aggregate_type operator(pg_catalog.=) due.aggregate_type
+                and earlier.aggregate_id operator(pg_catalog.=) due.aggregate_id and earlier.place operator(pg_catalog.<) due.place)
           order by due.place limit 1 for update skip locked)
         returning event_id, event_type, aggregate_type, aggregate_id, tries, request";
     let effect = |row: Row| Effect {
@@ -439,13 +438,13 @@ async fn end(
     performed: &Performed,
 ) -> Result<(), tokio_postgres::Error> {
     const DONE: &str = "delete from relay.effect
-        where projection = $1 and event_id = $2 and tries = $3 and begun_at is not null";
+        where projection operator(pg_catalog.=) $1 and event_id operator(pg_catalog.=) $2 and tries operator(pg_catalog.=) $3 and begun_at is not null";
     const AGAIN: &str = "update relay.effect
-        set begun_at = null, due_at = clock_timestamp() + make_interval(secs => $4),
-          not_before = clock_timestamp() + make_interval(secs => $5)
-        where projection = $1 and event_id = $2 and tries = $3 and begun_at is not null";
+        set begun_at = null, due_at = pg_catalog.clock_timestamp() operator(pg_catalog.+) pg_catalog.make_interval(secs => $4),
+          not_before = pg_catalog.clock_timestamp() operator(pg_catalog.+) pg_catalog.make_interval(secs => $5)
+        where projection operator(pg_catalog.=) $1 and event_id operator(pg_catalog.=) $2 and tries operator(pg_catalog.=) $3 and begun_at is not null";
     const PARK: &str = "with gone as (delete from relay.effect
-          where projection = $1 and event_id = $2 and tries = $3 and begun_at is not null
+          where projection operator(pg_catalog.=) $1 and event_id operator(pg_catalog.=) $2 and tries operator(pg_catalog.=) $3 and begun_at is not null
           returning *)
         insert into relay.parked
           (projection, event_id, event_type, tenant_id, aggregate_type, aggregate_id, reason, body)
@@ -480,14 +479,16 @@ async fn give_up_lost(
     turn: &Turn<'_>,
 ) -> Result<(), tokio_postgres::Error> {
     const AGAIN: &str = "update relay.effect set begun_at = null
-        where projection = $1 and begun_at < clock_timestamp() - make_interval(secs => $2)";
+        where projection operator(pg_catalog.=) $1 and begun_at operator(pg_catalog.<)
+            (pg_catalog.clock_timestamp() operator(pg_catalog.-) pg_catalog.make_interval(secs => $2))";
     const PARK: &str = "with gone as (delete from relay.effect
-          where projection = $1 and begun_at < clock_timestamp() - make_interval(secs => $2)
+          where projection operator(pg_catalog.=) $1 and begun_at operator(pg_catalog.<)
+            (pg_catalog.clock_timestamp() operator(pg_catalog.-) pg_catalog.make_interval(secs => $2))
           returning *)
         insert into relay.parked
           (projection, event_id, event_type, tenant_id, aggregate_type, aggregate_id, reason, body)
         select projection, event_id, event_type, tenant_id, aggregate_type, aggregate_id,
-          format('the effect was begun at %s and its host is gone: nobody can say whether it was done', begun_at), body
+          pg_catalog.format('the effect was begun at %s and its host is gone: nobody can say whether it was done', begun_at), body
         from gone
         on conflict (projection, event_id, content) do update set reason = excluded.reason";
     let sql = if turn.repeatable { AGAIN } else { PARK };

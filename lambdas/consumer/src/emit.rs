@@ -130,9 +130,9 @@ impl Tx<'_> {
         const SQL: &str = "insert into relay.outbox
               (event_id, aggregate_type, aggregate_id, aggregate_version, event_type, event_version,
                tenant_id, correlation_id, causation_id, data, metadata)
-            values ($1, $2, $3, $4, $5, coalesce($6, '1.0'), $7, $8, $9, $10::text::json,
-              case when $11::text is null then json_build_object()
-                else json_build_object('traceparent', $11::text) end)";
+            values ($1, $2, $3, $4, $5, coalesce($6, '1.0'), $7, $8, $9, $10::pg_catalog.text::pg_catalog.json,
+              case when $11::pg_catalog.text is null then pg_catalog.json_build_object()
+                else pg_catalog.json_build_object('traceparent', $11::pg_catalog.text) end)";
         let cause = self.cause.as_mut();
         let id = cause.map_or_else(Uuid::now_v7, Cause::next_id);
         let cause = self.cause.clone();

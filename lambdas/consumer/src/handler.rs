@@ -5,7 +5,7 @@
 
 use crate::begin::Begin;
 use crate::emit::Cause;
-use crate::error::{is_final, misfit};
+use crate::error::{chain, is_final, misfit};
 use crate::statements::{Statements, Step};
 use crate::undone::Undone;
 use crate::write::Written;
@@ -97,12 +97,10 @@ pub enum HandlerError {
 /// however often it comes, and the event is rejected.
 impl From<tokio_postgres::Error> for HandlerError {
     fn from(error: tokio_postgres::Error) -> Self {
-        match error.as_db_error() {
-            Some(db) if is_final(&error) => {
-                Self::Reject(format!("the data cannot be stored: {}", db.message()))
-            }
-            _ => Self::Database(error),
+        if is_final(&error) {
+            return Self::Reject(format!("the data cannot be stored: {}", chain(&error)));
         }
+        Self::Database(error)
     }
 }
 

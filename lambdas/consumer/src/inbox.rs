@@ -63,32 +63,57 @@ pub(crate) fn content(event: &Event) -> Uuid {
     Uuid::new_v5(&event.event_id, parts.join("\0").as_bytes())
 }
 
-/// Of events that were there before, those that say something else now: id and content.
-pub(crate) async fn changed(
+/// What the inbox says of events that seem to be repeats.
+#[derive(Debug, Default)]
+pub(crate) struct Repeats {
+    /// Those that say something else now: id and content.
+    pub(crate) changed: HashSet<(Uuid, Uuid)>,
+    /// Those that it does not know although it remembers their day.
+    pub(crate) unknown: HashSet<Uuid>,
+}
+
+/// Compares events that seem to be repeats with what the inbox knows under their ids.
+pub(crate) async fn compare(
     tx: &mut Tx<'_>,
     projection: &str,
     repeated: &[&Event],
-) -> Result<HashSet<(Uuid, Uuid)>, tokio_postgres::Error> {
+) -> Result<Repeats, tokio_postgres::Error> {
+    let mut repeats = Repeats::default();
     if repeated.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(repeats);
     }
     let ids: Vec<Uuid> = repeated.iter().map(|event| event.event_id).collect();
     let days: Vec<Date> = repeated.iter().map(|event| day(event)).collect();
     let contents: Vec<Uuid> = repeated.iter().map(|event| content(event)).collect();
+    let happened: Vec<Date> = repeated.iter().map(|event| happened_on(event)).collect();
     let rows = tx
         .query(
-            "select repeated.event_id, repeated.content
-             from unnest($2::uuid[], $3::date[], $4::uuid[]) as repeated (event_id, day, content)
-             cross join lateral (
+            "select repeated.event_id, repeated.content, i.content is null
+             from unnest($2::pg_catalog.uuid[], $3::pg_catalog.date[], $4::pg_catalog.uuid[],
+                 $5::pg_catalog.date[])
+               as repeated (event_id, day, content, happened_on)
+             left join lateral (
                select content from relay.inbox
-               where projection = $1 and event_id = repeated.event_id and day = repeated.day
+               where projection operator(pg_catalog.=) $1
+                 and event_id operator(pg_catalog.=) repeated.event_id
+                 and day operator(pg_catalog.=) repeated.day
                offset 0
-             ) as i
-             where i.content <> repeated.content",
-            &[&projection, &ids, &days, &contents],
+             ) as i on true
+             where i.content operator(pg_catalog.<>) repeated.content
+               or (i.content is null and not exists (
+                 select from relay.inbox_horizon as h
+                 where h.day operator(pg_catalog.>) repeated.happened_on))",
+            &[&projection, &ids, &days, &contents, &happened],
         )
         .await?;
-    Ok(rows.into_iter().map(|row| (row.get(0), row.get(1))).collect())
+    for row in rows {
+        if row.get(2) {
+            repeats.unknown.insert(row.get(0));
+        } else {
+            repeats.changed.insert((row.get(0), row.get(1)));
+        }
+    }
+    Ok(repeats)
 }
 
 /// Asks for the first day that the inbox remembers ([`first_day`]).
@@ -97,7 +122,7 @@ pub(crate) async fn changed(
 /// that has moved the horizon, and one that holds a row of ours waits for us.
 pub(crate) fn horizon() -> Step<'static> {
     // A fresh database remembers from -infinity on, which `Date` cannot say.
-    Step::new("select day from relay.inbox_horizon where isfinite(day)")
+    Step::new("select day from relay.inbox_horizon where pg_catalog.isfinite(day)")
 }
 
 /// The first day that the inbox remembers, by what [`horizon`] returned.

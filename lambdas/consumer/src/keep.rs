@@ -5,7 +5,7 @@
 
 use crate::apply::Item;
 use crate::database::Session;
-use crate::error::is_final;
+use crate::error::{describe, is_final};
 use crate::handler::Tx;
 use crate::inbox;
 use crate::undone::Undone;
@@ -71,7 +71,7 @@ async fn try_park(
         Ok(()) => Ok(transaction.commit().await?),
         Err(undone) => {
             if let Err(error) = transaction.rollback().await {
-                tracing::debug!(%error, "the rollback was not acknowledged");
+                tracing::debug!(error = describe(&error), "the rollback was not acknowledged");
             }
             Err(undone)
         }

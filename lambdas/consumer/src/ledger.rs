@@ -20,24 +20,49 @@ use uuid::Uuid;
 /// This is no update: that would be joined with the arrays, by a plan that may read the whole table.
 /// A select list expands arrays in step, and faster than a from clause.
 macro_rules! moved {
-    () => {
+    ($and:expr) => {
         concat!("with moved as (
           insert into relay.progress as p
             (projection, tenant_id, aggregate_type, aggregate_id, version, position, moved_from)
-          select $1, unnest($11::text[]), unnest($12::text[]), unnest($13::text[]),
-            unnest($14::bigint[]), unnest($15::text[]), unnest($16::bigint[])
+          select $1, pg_catalog.unnest($11::pg_catalog.text[]), pg_catalog.unnest($12::pg_catalog.text[]),
+            pg_catalog.unnest($13::pg_catalog.text[]), pg_catalog.unnest($14::bigint[]),
+            pg_catalog.unnest($15::pg_catalog.text[]), pg_catalog.unnest($16::bigint[])
           where $2::boolean or ",
         is_ours!(),
         "
           on conflict (projection, tenant_id, aggregate_type, aggregate_id) do update
             set version = excluded.version, position = excluded.position,
               moved_from = excluded.moved_from
-            where p.version = excluded.moved_from
-          returning p.xmax = 0 as is_new
+            where p.version operator(pg_catalog.=) excluded.moved_from
+          returning p.xmax operator(pg_catalog.=) 0 as is_new
         ), as_meant as (
-          select count(*) = cardinality($11::text[]) and count(*) filter (where is_new) = $17::bigint as yes
+          select pg_catalog.count(*) operator(pg_catalog.=) pg_catalog.cardinality($11::pg_catalog.text[])
+            and pg_catalog.count(*) filter (where is_new) operator(pg_catalog.=) $17::bigint",
+        $and,
+        " as yes
           from moved
         ), ")
+    };
+}
+
+/// The condition that no aggregate of a tenant which seems new has progress from before the
+/// table had tenants (see `version::CLAIM`). If one has, it is as if another host had been faster.
+macro_rules! unclaimed {
+    () => {
+        " and not exists (
+            select
+            from unnest($11::pg_catalog.text[], $12::pg_catalog.text[], $13::pg_catalog.text[], $16::bigint[])
+              as k (tenant_id, aggregate_type, aggregate_id, moved_from)
+            cross join lateral (
+              select from relay.progress as before
+              where before.projection operator(pg_catalog.=) $1
+                and before.tenant_id operator(pg_catalog.=) ''
+                and before.aggregate_type operator(pg_catalog.=) k.aggregate_type
+                and before.aggregate_id operator(pg_catalog.=) k.aggregate_id
+                and before.moved_from operator(pg_catalog.=) -1
+              offset 0
+            ) as before
+            where k.tenant_id operator(pg_catalog.<>) '' and k.moved_from operator(pg_catalog.=) 0)"
     };
 }
 
@@ -49,8 +74,10 @@ macro_rules! arrived {
             "arrived as (
               insert into relay.inbox (projection, event_id, day, aggregate_type, aggregate_id,
                 aggregate_version, sent_at, content, tenant_id)
-              select $1, unnest($3::uuid[]), unnest($4::date[]), unnest($5::text[]), unnest($6::text[]),
-                unnest($7::bigint[]), unnest($8::timestamptz[]), unnest($9::uuid[]), unnest($10::text[])
+              select $1, pg_catalog.unnest($3::pg_catalog.uuid[]), pg_catalog.unnest($4::pg_catalog.date[]),
+                pg_catalog.unnest($5::pg_catalog.text[]), pg_catalog.unnest($6::pg_catalog.text[]),
+                pg_catalog.unnest($7::bigint[]), pg_catalog.unnest($8::pg_catalog.timestamptz[]),
+                pg_catalog.unnest($9::pg_catalog.uuid[]), pg_catalog.unnest($10::pg_catalog.text[])
               where ",
             $where,
             $on_conflict,
@@ -70,25 +97,30 @@ macro_rules! outcome {
     };
 }
 
+/// The events alone, those that are there already passed over.
 const ARRIVED: &str = concat!(
     "with ",
     arrived!(concat!("$2::boolean or ", is_ours!()), " on conflict do nothing"),
     outcome!("true")
 );
 
-const MOVED_AND_ARRIVED: &str = concat!(
-    moved!(),
-    arrived!("(select yes from as_meant)", " on conflict do nothing"),
-    outcome!("(select yes from as_meant)")
-);
+macro_rules! moved_and {
+    ($and:expr, $on_conflict:literal) => {
+        concat!(
+            moved!($and),
+            arrived!("(select yes from as_meant)", $on_conflict),
+            outcome!("(select yes from as_meant)")
+        )
+    };
+}
+
+const MOVED_AND_ARRIVED: &str = moved_and!("", " on conflict do nothing");
+const MOVED_AND_ARRIVED_OF_TENANTS: &str = moved_and!(unclaimed!(), " on conflict do nothing");
 
 /// Where each event has moved its aggregate it is new, unless its id is that of another event: then
 /// Postgres refuses the statement. To look for that before each row took a third of its time.
-pub(crate) const MOVED_AND_NEW: &str = concat!(
-    moved!(),
-    arrived!("(select yes from as_meant)", ""),
-    outcome!("(select yes from as_meant)")
-);
+pub(crate) const MOVED_AND_NEW: &str = moved_and!("", "");
+const MOVED_AND_NEW_OF_TENANTS: &str = moved_and!(unclaimed!(), "");
 
 /// What is to be written.
 #[derive(Debug, Default)]
@@ -130,10 +162,14 @@ impl<'a> Entry<'a> {
     pub(crate) fn step(&self, projection: &'a str, begun: bool) -> Step<'a> {
         let moves = || self.moves.iter();
         let events = || self.arrived.iter().map(|(event, _)| *event);
-        let sql = match (self.moves.is_empty(), self.all_next) {
-            (true, _) => ARRIVED,
-            (false, false) => MOVED_AND_ARRIVED,
-            (false, true) => MOVED_AND_NEW,
+        let of_tenants =
+            moves().any(|((tenant, ..), from, _)| !tenant.is_empty() && from.is_none());
+        let sql = match (self.moves.is_empty(), self.all_next, of_tenants) {
+            (true, ..) => ARRIVED,
+            (false, false, false) => MOVED_AND_ARRIVED,
+            (false, false, true) => MOVED_AND_ARRIVED_OF_TENANTS,
+            (false, true, false) => MOVED_AND_NEW,
+            (false, true, true) => MOVED_AND_NEW_OF_TENANTS,
         };
         let step = Step::new(sql)
             .with(projection)

@@ -54,7 +54,8 @@
 //! | [`HandlerError::Retry`], or a database error | goes back to the queue, without any effect |
 //! | [`HandlerError::Reject`] | is parked in `relay.parked` with the reason, and counts as done |
 //! | finds it in the inbox, or its version applied | is a duplicate: nothing happens |
-//! | finds earlier versions missing ([`Mode::Versioned`]) | goes back to the queue, with a warning |
+//! | finds its version applied as another event ([`Mode::Versioned`]) | is parked with [`Consumer::park_after`], else passed over, with a warning |
+//! | finds earlier versions missing ([`Mode::Versioned`]) | goes back to the queue, with a warning, and is parked after [`Consumer::park_after`] deliveries |
 //! | [`HandlerError::RetryAfter`] | as `Retry`, after a while where the host can tell the queue |
 //! | finds that a later one was applied ([`Mode::Latest`]) | is stale: nothing happens |
 //! | finds another content under an id that it knows | is parked: two events must not share an id |
@@ -107,6 +108,7 @@ mod ledger;
 #[cfg(any(feature = "lambda", feature = "poll"))]
 mod login;
 mod metrics;
+mod oddity;
 mod read_model;
 mod record;
 mod replay;

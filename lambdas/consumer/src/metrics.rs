@@ -73,6 +73,7 @@ fn line(projection: &str, report: &Report, took: Duration, cold: bool, now: Syst
     for (outcome, name) in COUNTS {
         add(name, "Count", report.count(outcome).into());
     }
+    add("version_restarted", "Count", report.restarted.into());
     add("batch_duration", "Milliseconds", milliseconds(took).into());
     if let Some(oldest) = report.oldest {
         let lag = OffsetDateTime::from(now) - oldest;

@@ -144,7 +144,20 @@ impl ReadModel {
     /// # Errors
     /// As [`ReadModel::connect`].
     pub async fn connect_with(dsn: &Dsn, pauses: Pauses) -> Result<Self, Error> {
-        let watch = Watch::open(dsn.clone(), pauses).await?;
+        Self::open(dsn, pauses, false).await
+    }
+
+    /// The same behind a pooler in transaction mode (pgbouncer, RDS Proxy): waits are not announced,
+    /// as a notification would reach another client, and end by asking alone.
+    ///
+    /// # Errors
+    /// As [`ReadModel::connect`].
+    pub async fn connect_through_a_pool(dsn: &Dsn, pauses: Pauses) -> Result<Self, Error> {
+        Self::open(dsn, pauses, true).await
+    }
+
+    async fn open(dsn: &Dsn, pauses: Pauses, pooled: bool) -> Result<Self, Error> {
+        let watch = Watch::open(dsn.clone(), pauses, pooled).await?;
         let (waits, requests) = mpsc::unbounded_channel();
         // Ends with the last clone of the sender.
         tokio::spawn(watch.run(requests));

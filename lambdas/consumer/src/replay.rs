@@ -84,7 +84,8 @@ impl<H: Handler> Consumer<H> {
 
     async fn asked_for(&mut self) -> Result<Vec<i64>, Error> {
         const SQL: &str = "select id from relay.parked
-            where projection = $1 and replay_requested_at is not null order by id limit $2";
+            where projection operator(pg_catalog.=) $1 and replay_requested_at is not null
+            order by id limit $2";
         let (handler, session) = self.at_work().await?;
         let (transaction, statements) = session.begin().await?;
         let mut tx = Tx::new(transaction.client(), statements);
@@ -98,7 +99,8 @@ impl<H: Handler> Consumer<H> {
 
     async fn refused_again(&mut self, id: i64, reason: &str) -> Result<(), Error> {
         const SQL: &str = "update relay.parked
-            set replay_requested_at = null, replays = replays + 1, reason = $2 where id = $1";
+            set replay_requested_at = null, replays = replays operator(pg_catalog.+) 1, reason = $2
+            where id operator(pg_catalog.=) $1";
         let (_, session) = self.at_work().await?;
         let (transaction, statements) = session.begin().await?;
         let mut tx = Tx::new(transaction.client(), statements);
@@ -139,7 +141,7 @@ async fn replay<H: Handler>(
         }
         Err(undone) => {
             if let Err(error) = transaction.rollback().await {
-                tracing::debug!(%error, "the rollback was not acknowledged");
+                tracing::debug!(error = describe(&error), "the rollback was not acknowledged");
             }
             Err(undone)
         }
@@ -151,9 +153,10 @@ async fn work<H: Handler>(
     handler: &H,
     id: i64,
 ) -> Result<Option<Verdict>, Undone> {
-    const TAKE: &str = "delete from relay.parked where id in (
-        select id from relay.parked where id = $1 and replay_requested_at is not null
-        for update skip locked) returning body";
+    const TAKE: &str = "delete from relay.parked where id operator(pg_catalog.=) any (array(
+        select id from relay.parked
+        where id operator(pg_catalog.=) $1 and replay_requested_at is not null
+        for update skip locked)) returning body";
     let taken = tx.query_first(TAKE, &[&id]).await.map_err(Undone::of_ours)?;
     let Some(row) = taken else { return Ok(None) };
     let record = Record::new(None, Some(row.get(0)), false, |_| None);

@@ -34,19 +34,23 @@
 //! - with failures: a transaction rolled back, a statement refused, a connection killed in the
 //!   middle of the work and between deliveries, the host gone before the commit, the host gone
 //!   after it and before the queue knew;
-//! - all of that at once.
+//! - all of that at once;
+//! - with events parked and replayed behind later ones of their aggregate, and, in the mode
+//!   `Versioned`, with an event that has no version behind a later one
+//!   ([`Given::without_late_events`] leaves both out).
 //!
 //! Hosts at work at the same time are not tried.
 
 mod manner;
 
 use crate::error::describe;
-use crate::handler::Handler;
+use crate::handler::{Handler, Mode};
 use crate::record::{Malformed, Record};
 use dsn::Dsn;
 use envelope::{Position, ordering_key};
 use manner::Run;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -116,9 +120,20 @@ impl GivenEvent {
         self
     }
 
+    fn text(&self, field: &str) -> &str {
+        self.0.get(field).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Whose events keep an order: tenant, aggregate type and id.
+    fn key(&self) -> String {
+        let tenant = self.0.get("metadata").and_then(|metadata| metadata.get("tenant_id"));
+        let tenant = tenant.and_then(Value::as_str);
+        ordering_key(tenant, self.text("aggregate_type"), self.text("aggregate_id"))
+    }
+
     /// The message that a queue would bring.
     fn record(&self, place: u32, fifo: bool) -> Result<Record, Failure> {
-        let Self(mut event) = self.clone();
+        let (Self(mut event), group) = (self.clone(), self.key());
         let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, &place.to_be_bytes());
         let timestamp = (FIRST + Duration::from_secs(place.into())).format(&Rfc3339);
         let by_place = [
@@ -135,10 +150,6 @@ impl GivenEvent {
         for (field, value) in by_place {
             event.entry(field).or_insert(value);
         }
-        let text = |field| event.get(field).and_then(Value::as_str).unwrap_or_default();
-        let tenant = event.get("metadata").and_then(|metadata| metadata.get("tenant_id"));
-        let tenant = tenant.and_then(Value::as_str);
-        let group = ordering_key(tenant, text("aggregate_type"), text("aggregate_id"));
         let body = Value::Object(event).to_string();
         let attribute = |name: &str| (name == "MessageGroupId").then_some(group.as_str());
         let mut record = Record::new(Some(place.to_string()), Some(body), fifo, attribute);
@@ -190,7 +201,8 @@ impl ReadModel {
     /// The events, in the order in which they were committed.
     pub fn given(&self, events: impl IntoIterator<Item = GivenEvent>) -> Given {
         let events = events.into_iter().collect();
-        Given { read_model: self.clone(), events, fifo: false, seed: None, rounds: 2 }
+        let read_model = self.clone();
+        Given { read_model, events, fifo: false, seed: None, rounds: 2, late: true }
     }
 }
 
@@ -202,6 +214,7 @@ pub struct Given {
     fifo: bool,
     seed: Option<u64>,
     rounds: u64,
+    late: bool,
 }
 
 impl Given {
@@ -215,6 +228,14 @@ impl Given {
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         Self { seed: Some(seed), ..self }
+    }
+
+    /// Leaves out what comes behind later events of its aggregate although no queue reorders it: the
+    /// replay of parked events, and events without a version. For rows that follow the order of the
+    /// events, of a projection whose parked events are never replayed.
+    #[must_use]
+    pub fn without_late_events(self) -> Self {
+        Self { late: false, ..self }
     }
 
     /// How often each random way of delivery is tried, 2 times without it.
@@ -246,30 +267,92 @@ impl<H: Handler, F: Fn() -> H> Deliveries<F> {
     /// which delivery, how it differs, what was delivered, and the seed that repeats it. When the
     /// server cannot be reached, or the SQL is refused.
     pub async fn then(self, query: &str, rows: &[&[&str]]) -> Result<(), Failure> {
-        let Given { read_model, events, fifo, seed, rounds } = self.given;
+        let Given { read_model, events, fifo, seed, rounds, late } = self.given;
         let records: Result<Vec<_>, _> =
             (1..).zip(&events).map(|(place, event)| event.record(place, fifo)).collect();
         let chosen = std::env::var(SEED).ok().map(|text| text.parse()).transpose();
         let chosen = chosen.map_err(|_| Failure::Seed)?;
         let seed = seed.or(chosen).unwrap_or_else(|| fastrand::u64(..));
-        let mut run = Run { records: records?, fifo, seed, query, handler: self.handler };
+        let handler = &self.handler;
+        let mut run = Run { records: records?, fifo, seed, query, handler };
         let expected: Vec<Vec<String>> =
             rows.iter().map(|row| row.iter().map(|value| (*value).to_owned()).collect()).collect();
-        for (manner, round) in manner::all(rounds) {
+        let replays = manner::replays(rounds).filter(|_| late);
+        for (manner, round) in manner::all(rounds).into_iter().chain(replays) {
             run.seed = seed.wrapping_add(round);
-            let database = Scratch::create(&read_model).await?;
-            let tried = run.try_one(&manner, &database, &expected);
-            // A handler that panics leaves no database behind either.
-            let tried = futures_util::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(tried));
-            let tried = Box::pin(tried).await;
-            let dropped = database.drop().await;
-            match tried {
-                Ok(tried) => tried.map_err(|how| how.with_seed(seed))?,
-                Err(panic) => std::panic::resume_unwind(panic),
+            let tried = in_scratch(&read_model, async |database| {
+                run.try_one(&manner, database, &expected).await
+            });
+            tried.await.map_err(|how| how.with_seed(seed))?;
+        }
+        let versioned = handler().mode() == Mode::Versioned;
+        if let Some(orders) = unversioned(&events).filter(|_| late && versioned) {
+            let mut ends = Vec::new();
+            for order in orders {
+                let records: Result<Vec<_>, _> =
+                    order.iter().map(|(place, event)| event.record(*place, fifo)).collect();
+                run.records = records?;
+                ends.push(
+                    in_scratch(&read_model, async |database| run.rows_after(database).await)
+                        .await?,
+                );
             }
-            dropped?;
+            let [(in_place, refused), (behind, refused_behind)] = &ends[..] else { return Ok(()) };
+            // A handler may refuse what comes without the event before it: that is no row gone back.
+            if in_place != behind && refused_behind <= refused {
+                let difference = manner::difference(in_place, behind);
+                return Err(run.failure(format!(
+                    "an event without a version behind a later one: {difference}\nthe rows of: {query}{}",
+                    manner::LATE
+                )));
+            }
         }
         Ok(())
+    }
+}
+
+/// The events with one of each aggregate without its version, those behind it counted from one less:
+/// in its place, and behind all others; each with its place among those given. Nothing where no aggregate has two.
+fn unversioned(events: &[GivenEvent]) -> Option<[Vec<(u32, GivenEvent)>; 2]> {
+    let mut places: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (at, event) in events.iter().enumerate() {
+        places.entry(event.key()).or_default().push(at);
+    }
+    let mut changed: Vec<(u32, GivenEvent)> = (1..).zip(events.iter().cloned()).collect();
+    let mut late = Vec::new();
+    for places in places.values() {
+        let [.., last_but_one, last] = places[..] else { continue };
+        let version = |at: usize| events[at].0.get("aggregate_version").and_then(Value::as_i64);
+        let (Some(before), Some(after)) = (version(last_but_one), version(last)) else { continue };
+        // What is first of its aggregate makes the row.
+        if places.len() < 3 || after != before + 1 {
+            continue;
+        }
+        for (at, version) in [(last_but_one, Value::Null), (last, json!(before))] {
+            changed[at].1 = changed[at].1.clone().with("aggregate_version", version);
+        }
+        late.push(last_but_one);
+    }
+    let is_late = |(place, _): &(u32, GivenEvent)| late.iter().any(|at| *at + 1 == *place as usize);
+    let (behind, mut reordered): (Vec<_>, Vec<_>) = changed.iter().cloned().partition(is_late);
+    reordered.extend(behind);
+    (!late.is_empty()).then_some([changed, reordered])
+}
+
+/// Does it with a database of its own, dropped behind it.
+async fn in_scratch<T>(
+    read_model: &ReadModel,
+    work: impl AsyncFnOnce(&Scratch) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let database = Scratch::create(read_model).await?;
+    // A handler that panics leaves no database behind either.
+    let tried =
+        futures_util::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(work(&database)));
+    let tried = Box::pin(tried).await;
+    let dropped = database.drop().await;
+    match tried {
+        Ok(tried) => dropped.and(tried),
+        Err(panic) => std::panic::resume_unwind(panic),
     }
 }
 

@@ -2,10 +2,11 @@
 //!
 //! Knows: `relay.progress`, one row for each projection and aggregate. The
 //! guard itself is pure: [`plan`] decides from the rows that [`lock`] read.
-//! Must not know: the inbox, handlers, queues (but for FIFO groups, whose rest
+//! Must not know: inbox rows, handlers, queues (but for FIFO groups, whose rest
 //! waits behind a gap).
 
 use crate::handler::{Mode, Tx};
+use crate::inbox::tenant;
 use crate::ledger::Entry;
 use crate::statements::Step;
 use crate::undone::Undone;
@@ -172,6 +173,73 @@ pub(crate) fn sort_within_aggregates<T>(
     }
 }
 
+/// Gives rows of an unknown tenant to the tenants of these aggregates, where those have none.
+///
+/// A row that was written before the table had tenants says -1 in `moved_from`: whose aggregate it is
+/// nobody knows. The migration that brought tenants marks those rows, and each move unmarks its own.
+const CLAIM: &str = "update relay.progress as p
+    set tenant_id = wanted.tenant_id, moved_from = p.version
+    from unnest($2::pg_catalog.text[], $3::pg_catalog.text[], $4::pg_catalog.text[])
+      as wanted (tenant_id, aggregate_type, aggregate_id)
+    where p.projection operator(pg_catalog.=) $1 and p.tenant_id operator(pg_catalog.=) ''
+      and p.aggregate_type operator(pg_catalog.=) wanted.aggregate_type
+      and p.aggregate_id operator(pg_catalog.=) wanted.aggregate_id
+      and p.moved_from operator(pg_catalog.=) -1 and wanted.tenant_id operator(pg_catalog.<>) ''
+      and not exists (
+        select from relay.progress as own
+        where own.projection operator(pg_catalog.=) $1
+          and own.tenant_id operator(pg_catalog.=) wanted.tenant_id
+          and own.aggregate_type operator(pg_catalog.=) wanted.aggregate_type
+          and own.aggregate_id operator(pg_catalog.=) wanted.aggregate_id)";
+
+/// A row at a time by its key: a plan made while the table was small would go on to read all of it
+/// when it has grown.
+const LOCK: &str =
+    "select wanted.tenant_id, wanted.aggregate_type, wanted.aggregate_id, p.version, p.position
+    from unnest($2::pg_catalog.text[], $3::pg_catalog.text[], $4::pg_catalog.text[])
+      as wanted (tenant_id, aggregate_type, aggregate_id)
+    cross join lateral (
+      select version, position from relay.progress
+      where projection operator(pg_catalog.=) $1
+        and tenant_id operator(pg_catalog.=) wanted.tenant_id
+        and aggregate_type operator(pg_catalog.=) wanted.aggregate_type
+        and aggregate_id operator(pg_catalog.=) wanted.aggregate_id
+      for update
+    ) as p";
+
+/// Of events without a version, the places of those whose aggregate has had events with one.
+const VERSIONED: &str = "select wanted.place
+    from unnest($2::pg_catalog.text[], $3::pg_catalog.text[], $4::pg_catalog.text[], $5::bigint[])
+      as wanted (tenant_id, aggregate_type, aggregate_id, place)
+    cross join lateral (
+      select from relay.progress
+      where projection operator(pg_catalog.=) $1
+        and tenant_id operator(pg_catalog.=) wanted.tenant_id
+        and aggregate_type operator(pg_catalog.=) wanted.aggregate_type
+        and aggregate_id operator(pg_catalog.=) wanted.aggregate_id
+      offset 0
+    ) as p";
+
+/// Asks which of these events, at their places among the items and without a version, are of an
+/// aggregate whose other events have one ([`places`]).
+pub(crate) fn versioned_among<'a>(projection: &'a str, events: &[(usize, &'a Event)]) -> Step<'a> {
+    let of = |read: fn(&'a Event) -> &'a str| -> Vec<&'a str> {
+        events.iter().map(|(_, event)| read(event)).collect()
+    };
+    let places = events.iter().map(|(place, _)| i64::try_from(*place).unwrap_or(i64::MAX));
+    Step::new(VERSIONED)
+        .with(projection)
+        .with(of(tenant))
+        .with(of(|event| &event.aggregate_type))
+        .with(of(|event| &event.aggregate_id))
+        .with(places.collect::<Vec<_>>())
+}
+
+/// The places that [`versioned_among`] found.
+pub(crate) fn places(rows: &[Row]) -> HashSet<usize> {
+    rows.iter().filter_map(|row| usize::try_from(row.get::<_, i64>(0)).ok()).collect()
+}
+
 /// Reads and locks the progress of the candidates' aggregates.
 ///
 /// In key order (the keys come so, and each is looked up in its turn), so that two hosts
@@ -197,26 +265,14 @@ pub(crate) async fn lock(
         types.push(kind);
         ids.push(id);
     }
-    let step = Step::new(
-        // A row at a time by its key: a plan made while the table was small would go on to
-        // read all of it when it has grown.
-        "select wanted.tenant_id, wanted.aggregate_type, wanted.aggregate_id, p.version, p.position
-             from unnest($2::text[], $3::text[], $4::text[])
-               as wanted (tenant_id, aggregate_type, aggregate_id)
-             cross join lateral (
-               select version, position from relay.progress
-               where projection = $1
-                 and tenant_id = wanted.tenant_id
-                 and aggregate_type = wanted.aggregate_type
-                 and aggregate_id = wanted.aggregate_id
-               for update
-             ) as p",
-    )
-    .with(projection)
-    .with(tenants)
-    .with(types)
-    .with(ids);
-    let rows = tx.together(&[step]).await?.pop().unwrap_or_default();
+    let mut steps = Vec::new();
+    // A row from before tenants were known becomes that of the first tenant whose event comes.
+    if tenants.iter().any(|tenant| !tenant.is_empty()) {
+        let claim = Step::new(CLAIM).with(projection).with(tenants.clone());
+        steps.push(claim.with(types.clone()).with(ids.clone()));
+    }
+    steps.push(Step::new(LOCK).with(projection).with(tenants).with(types).with(ids));
+    let rows = tx.together(&steps).await?.pop().unwrap_or_default();
     let read = |row: &Row| -> Result<(Key, Mark), Undone> {
         let mark = Mark { version: row.get(3), position: position(row.get(4))? };
         Ok(((row.get(0), row.get(1), row.get(2)), mark))

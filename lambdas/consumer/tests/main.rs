@@ -7,6 +7,7 @@
 )]
 
 mod bad_input;
+mod before_tenants;
 mod connection;
 mod convergence;
 mod deadline;
@@ -16,6 +17,7 @@ mod effects;
 mod emit;
 mod fit;
 mod latest;
+mod look_alikes;
 mod manual;
 mod observed;
 #[cfg(feature = "otel")]
@@ -28,6 +30,7 @@ mod pooler;
 mod queue;
 mod read_your_writes;
 mod replay;
+mod restarted;
 mod round_trips;
 mod support;
 #[cfg(feature = "testing")]

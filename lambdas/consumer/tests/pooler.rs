@@ -188,3 +188,73 @@ async fn a_pooler_that_was_not_named_is_said_with_what_to_set() {
     assert!(matches!(named, consumer::Error::Pooler(_)), "{named:?}");
     assert!(named.to_string().contains("READ_MODEL_POOLER=transaction"), "{named}");
 }
+
+#[tokio::test]
+async fn waits_behind_a_pooler_leave_nothing_on_the_connections_of_others() {
+    let read_model = ReadModel::start().await;
+    let pooler = Pooler::start(&read_model).await;
+    let dsn = pooler.dsn(&read_model);
+    let pauses = consumer::Pauses::default();
+    let named = consumer::ReadModel::connect_through_a_pool(&dsn, pauses).await.unwrap();
+    let mut consumer = consumer::Consumer::new(crate::support::Recorder::default(), &dsn);
+    consumer = consumer.through_a_pool();
+    let limit = Duration::from_secs(60);
+    let one = [sent("a", 1)];
+    let wait = named.await_version("recorder", "thing", "a", 1, limit);
+    let (waited, outcomes) = tokio::join!(wait, deliver(&mut consumer, &one));
+    assert_eq!((waited.unwrap().is_stale(), outcomes), (false, vec![Applied]));
+    // Not named, it announces and listens, and still sets nothing for the session.
+    let unnamed = consumer::ReadModel::connect_with(&dsn, pauses).await.unwrap();
+    let soon = Duration::from_millis(50);
+    let waited = unnamed.await_version("recorder", "thing", "a", 2, soon).await.unwrap();
+    assert!(waited.is_stale());
+    let mut others = Vec::new();
+    for _ in 0..SERVER_CONNECTIONS {
+        let (other, driver) = dsn.connect("other").await.unwrap();
+        other.batch_execute("begin").await.unwrap();
+        let rows = other.simple_query("show synchronous_commit").await.unwrap();
+        let shown = rows.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        assert_eq!(shown, Some("on"));
+        others.push((other, driver));
+    }
+}
+
+#[tokio::test]
+async fn a_statement_that_a_pooler_has_lost_is_said_though_a_new_connection_has_it() {
+    let read_model = ReadModel::start().await;
+    let pooler = Pooler::start(&read_model).await;
+    let dsn = pooler.dsn(&read_model);
+    let lines = crate::observed::Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    let _here = tracing::subscriber::set_default(subscriber);
+    let mut consumer = consumer::Consumer::new(crate::support::Recorder::default(), &dsn);
+    assert_eq!(deliver(&mut consumer, &[sent("a", 1)]).await, [Applied]);
+    // Another client takes each server connection for a while, and keeps the one that has the
+    // consumer's statements.
+    let mut others = Vec::new();
+    for _ in 0..SERVER_CONNECTIONS {
+        let (other, driver) = dsn.connect("other").await.unwrap();
+        other.batch_execute("begin").await.unwrap();
+        let asked = "select from pg_prepared_statements where statement like '%relay.%'";
+        let rows = other.simple_query(asked).await.unwrap();
+        let is_row = |m: &tokio_postgres::SimpleQueryMessage| {
+            matches!(m, tokio_postgres::SimpleQueryMessage::Row(_))
+        };
+        others.push((rows.iter().any(is_row), other, driver));
+    }
+    assert!(others.iter().any(|(has, ..)| *has), "no server connection has the statements");
+    for (_, other, _) in others.iter().filter(|(has, ..)| !has) {
+        other.batch_execute("commit").await.unwrap();
+    }
+    assert_eq!(deliver(&mut consumer, &[sent("a", 2)]).await, [Applied]);
+    let said = |line: &serde_json::Value| {
+        line["fields"]["error"]
+            .as_str()
+            .is_some_and(|e| e.contains("READ_MODEL_POOLER=transaction"))
+    };
+    assert_eq!(lines.read().iter().filter(|line| said(line)).count(), 1);
+}

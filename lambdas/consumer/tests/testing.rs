@@ -64,9 +64,93 @@ async fn message(postgres: &Postgres, result: Result<(), Failure>) -> String {
 async fn a_projection_that_keeps_to_the_rules_passes() {
     let (_postgres, read_model) = server().await;
     let rows: &[&[&str]] = &[&["p", "abc"], &["q", "x"]];
-    let given = || read_model.given(events());
+    let given = || read_model.given(events()).without_late_events();
     given().deliver(journal(Mode::Versioned)).then(QUERY, rows).await.unwrap();
     given().fifo().deliver(journal(Mode::Once)).then(QUERY, rows).await.unwrap();
+}
+
+/// The row shows what the last event said; `guards` says whether it knows which was the last.
+struct Newest {
+    mode: Mode,
+    guards: bool,
+}
+
+impl Handler for Newest {
+    fn name(&self) -> &'static str {
+        "newest"
+    }
+
+    fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    async fn handle(&self, event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
+        let said: String = event.data()?;
+        // An event without a version is before every one that has one.
+        let version = event.aggregate_version.unwrap_or(0);
+        let guard = if self.guards { "where had.version < excluded.version" } else { "" };
+        let sql = format!(
+            "insert into newest as had values ($1, $2, $3)
+            on conflict (id) do update set said = excluded.said, version = excluded.version {guard}"
+        );
+        tx.write(&sql, &[&event.aggregate_id, &said, &version]).await?;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn rows_that_go_back_are_found_with_what_to_write() {
+    const TABLE: &str = "create table newest (id text primary key, said text, version bigint)";
+    const QUERY: &str = "select id, said from newest order by id";
+    let postgres = Postgres::start(&[]).await.unwrap();
+    let read_model = ReadModel::new(&postgres.url("postgres").parse().unwrap(), TABLE);
+    let rows: &[&[&str]] = &[&["p", "c"], &["q", "x"]];
+    let tried = |mode, guards| {
+        let given = read_model.given(events()).seed(7);
+        given.deliver(move || Newest { mode, guards }).then(QUERY, rows)
+    };
+    tried(Mode::Versioned, true).await.unwrap();
+    tried(Mode::Latest, true).await.unwrap();
+    // The last write wins by the guard alone, where the events have versions.
+    tried(Mode::Latest, false).await.unwrap();
+    let found = message(&postgres, tried(Mode::Versioned, false).await).await;
+    let begins =
+        "newest: a parked event replayed behind later ones: expected, not found:\n  [\"p\", \"c\"]";
+    assert!(found.starts_with(begins), "{found}");
+    assert!(found.contains("version = greatest(version, $2)"), "{found}");
+    assert!(found.contains("parked events replayed: 1 applied"), "{found}");
+}
+
+/// Guards by the version, but for an event without one, which it takes for the newest.
+struct Careless;
+
+impl Handler for Careless {
+    fn name(&self) -> &'static str {
+        "careless"
+    }
+
+    async fn handle(&self, event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
+        let said: String = event.data()?;
+        let sql = "insert into newest as had values ($1, $2, $3)
+            on conflict (id) do update set said = excluded.said,
+              version = greatest(had.version, excluded.version)
+            where excluded.version is null or had.version < excluded.version";
+        tx.write(sql, &[&event.aggregate_id, &said, &event.aggregate_version]).await?;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_event_without_a_version_that_sets_a_row_back_is_found() {
+    const TABLE: &str = "create table newest (id text primary key, said text, version bigint)";
+    let postgres = Postgres::start(&[]).await.unwrap();
+    let read_model = ReadModel::new(&postgres.url("postgres").parse().unwrap(), TABLE);
+    let given = read_model.given(events()).seed(7).deliver(|| Careless);
+    let tried = given.then("select id, said from newest order by id", &[&["p", "c"], &["q", "x"]]);
+    let found = message(&postgres, tried.await).await;
+    let begins = "careless: an event without a version behind a later one: expected, not found:";
+    assert!(found.starts_with(begins), "{found}");
+    assert!(found.contains("0 for an event without one"), "{found}");
 }
 
 #[tokio::test]

@@ -7,5 +7,6 @@
 )]
 
 mod arrival;
+mod late;
 mod runtime_api;
 mod support;

@@ -9,5 +9,6 @@ async fn main() -> Result<(), lambda::Error> {
     let traces = host::start_logging();
     let settings = Settings::read(|name| std::env::var(name).ok())?;
     let read_model = lambda::login(host::read_model()?)?;
-    lambda::serve(settings.consumer(&read_model).with_traces(&traces)).await
+    let consumer = settings.consumer(&read_model).park_after(host::PARK_AFTER);
+    lambda::serve(consumer.with_traces(&traces)).await
 }

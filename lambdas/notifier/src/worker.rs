@@ -9,5 +9,6 @@ async fn main() -> anyhow::Result<()> {
     let traces = host::start_logging();
     let settings = Settings::read(|name| std::env::var(name).ok())?;
     let read_model = poll::login(host::read_model()?).await?;
-    Ok(poll::work(|| settings.consumer(&read_model).with_traces(&traces)).await?)
+    let consumer = || settings.consumer(&read_model).park_after(host::PARK_AFTER);
+    Ok(poll::work(|| consumer().with_traces(&traces)).await?)
 }

@@ -2,7 +2,6 @@
 
 use consumer::{Event, Handler, HandlerError, Tx};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 /// Brings the table `order_summary` up to date.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,14 +44,8 @@ impl Handler for OrderSummary {
     }
 }
 
-fn data<T: DeserializeOwned>(event: &Event) -> Result<T, HandlerError> {
-    event.data().map_err(|e| {
-        HandlerError::Reject(format!("the data of {} cannot be read: {e}", event.event_type))
-    })
-}
-
 async fn created(event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
-    let Created { customer_id, currency } = data(event)?;
+    let Created { customer_id, currency } = event.data()?;
     let sql =
         "insert into order_summary (order_id, customer_id, currency, status, created_at, version)
         values ($1, $2, $3, 'created', $4, $5)";
@@ -63,7 +56,7 @@ async fn created(event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
 }
 
 async fn item_added(event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
-    let ItemAdded { quantity, unit_price } = data(event)?;
+    let ItemAdded { quantity, unit_price } = event.data()?;
     if quantity < 1 || !is_decimal(&unit_price) {
         return Err(HandlerError::Reject(
             "expected a quantity of 1 or more and a unit_price such as \"12.50\" in order.item_added".to_owned(),

@@ -8,5 +8,6 @@ use order_summary::OrderSummary;
 async fn main() -> Result<(), lambda::Error> {
     let traces = host::start_logging();
     let read_model = lambda::login(host::read_model()?)?;
-    lambda::serve(Consumer::new(OrderSummary, &read_model).with_traces(&traces)).await
+    let consumer = Consumer::new(OrderSummary, &read_model).park_after(host::PARK_AFTER);
+    lambda::serve(consumer.with_traces(&traces)).await
 }

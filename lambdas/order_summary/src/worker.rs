@@ -9,5 +9,6 @@ use order_summary::OrderSummary;
 async fn main() -> Result<(), Misconfigured> {
     let traces = host::start_logging();
     let read_model = poll::login(host::read_model()?).await?;
-    poll::work(|| Consumer::new(OrderSummary, &read_model).with_traces(&traces)).await
+    let consumer = || Consumer::new(OrderSummary, &read_model).park_after(host::PARK_AFTER);
+    poll::work(|| consumer().with_traces(&traces)).await
 }

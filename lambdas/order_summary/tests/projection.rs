@@ -98,6 +98,60 @@ async fn an_order_whose_creation_was_parked_does_not_hold_the_queue() {
     assert_eq!(row(&read_model, "o-1").await, Value::Null);
 }
 
+/// Refuses what this condition says of the new row of a table, until the trigger is dropped.
+fn refusing(table: &str, condition: &str) -> String {
+    format!(
+        "create function refuse() returns trigger language plpgsql as
+            $$ begin raise exception 'not yet'; end $$;
+        create trigger refuse before update on {table} for each row
+            when ({condition}) execute function refuse()"
+    )
+}
+
+#[tokio::test]
+async fn rows_do_not_go_back_by_a_replay_or_by_an_event_without_a_version() {
+    let read_model = read_model().await;
+    let url = read_model.url().parse().unwrap();
+    let mut consumer = Consumer::new(OrderSummary, &url).park_after(1);
+    let mut deliver = async |bodies: Vec<String>| -> Vec<Outcome> {
+        let record = |body| Record::new(Some("m".to_owned()), Some(body), false, |_| None);
+        let report = consumer.deliver(bodies.into_iter().map(record).collect()).await.unwrap();
+        report.outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    };
+    let refusing = refusing("order_summary", "new.status = 'paid'");
+    read_model.client.batch_execute(&refusing).await.unwrap();
+    let paid = json!({ "amount": "0" });
+    let first = vec![body(1, 1, "order.created", &created()), body(1, 2, "order.paid", &paid)];
+    assert_eq!(deliver(first).await, [Outcome::Applied, Outcome::Parked]);
+    let shipped = body(1, 3, "order.shipped", &json!({ "carrier": "post" }));
+    assert_eq!(deliver(vec![shipped]).await, [Outcome::Applied]);
+
+    // The parked version 2, replayed behind 3: its own time is noted, and the row stays where it is.
+    let mended = "drop trigger refuse on order_summary;
+        select relay.replay_parked(array(select id from relay.parked))";
+    read_model.client.batch_execute(mended).await.unwrap();
+    deliver(Vec::new()).await;
+    assert!(read_model.parked().await.unwrap().is_empty());
+    let after = row(&read_model, "o-1").await;
+    assert_eq!((&after["status"], &after["version"]), (&json!("shipped"), &json!(3)));
+    assert_eq!(after["paid_at"], "2026-01-15T10:30:02+00:00");
+
+    // An event without a version behind version 3.
+    let plain = |kind: &str, data: &Value| -> String {
+        let mut event: Value = serde_json::from_str(&body(1, 99, kind, data)).unwrap();
+        event["aggregate_version"] = Value::Null;
+        event["event_id"] = json!(format!("{:08x}-0000-4000-9000-000000000001", kind.len()));
+        event["timestamp"] = json!("2026-01-15T10:31:00Z");
+        event.to_string()
+    };
+    let item = json!({ "sku": "s", "quantity": 1, "unit_price": "1" });
+    let late = vec![plain("order.paid", &paid), plain("order.item_added", &item)];
+    assert_eq!(deliver(late).await, [Outcome::Applied; 2]);
+    let after = row(&read_model, "o-1").await;
+    let found = (&after["status"], &after["version"], &after["item_count"]);
+    assert_eq!(found, (&json!("shipped"), &json!(3), &json!(1)));
+}
+
 #[tokio::test]
 async fn orders_end_the_same_however_their_events_are_delivered() -> Result<(), Failure> {
     let postgres = Postgres::start(&[]).await.unwrap();

@@ -11,7 +11,7 @@ mod service;
 
 use anyhow::Context;
 use clap::Parser;
-use consumer::ReadModel;
+use consumer::{Pauses, ReadModel};
 use dsn::Dsn;
 use orders::Orders;
 use service::Service;
@@ -29,6 +29,7 @@ Examples:
   curl 'localhost:8080/customers/c_1/orders?limit=10'         a customer's orders, the newest first
   curl localhost:8080/healthz                                 200 while the read model answers
 
+READ_MODEL_POOLER=transaction where pgbouncer in transaction mode or RDS Proxy stands before the read model.
 On Lambda it is a function behind a URL: the same variables, without LISTEN.";
 
 /// Orders over HTTP, read from the read model that the function order_summary keeps.
@@ -55,9 +56,12 @@ async fn main() -> anyhow::Result<()> {
     let stop = server::Stop::on_signals()?;
     let dsn: Dsn = arguments.read_model_url.parse().context("READ_MODEL_URL cannot be used")?;
     let dsn = if function::is_ours() { consumer::host::lambda::login(dsn)? } else { dsn };
-    let read_model = ReadModel::connect(&dsn)
-        .await
-        .with_context(|| format!("cannot use the read model {dsn}"))?;
+    let pauses = Pauses::default();
+    let read_model = match consumer::host::through_a_pool()? {
+        true => ReadModel::connect_through_a_pool(&dsn, pauses).await,
+        false => ReadModel::connect_with(&dsn, pauses).await,
+    };
+    let read_model = read_model.with_context(|| format!("cannot use the read model {dsn}"))?;
     let service = Service { read_model, orders: Orders::new(dsn), wait: arguments.wait };
     let (routes, wait) = (service::routes(service), arguments.wait);
     if function::is_ours() {

@@ -64,7 +64,8 @@ async fn order(
     id: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, Refusal> {
-    let (id, asked): (_, OrderQuery) = (id_of(id)?, query(&uri)?);
+    let id = id_of(id)?;
+    let asked: OrderQuery = query(&uri, "min_version=NUMBER and stale=true or false")?;
     // Postgres text holds no NUL, so there is no such order.
     if id.contains('\0') {
         return Err(Refusal::NoOrder(id));
@@ -105,7 +106,8 @@ async fn orders_of_customer(
     id: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, Refusal> {
-    let (id, asked): (_, ListQuery) = (id_of(id)?, query(&uri)?);
+    let id = id_of(id)?;
+    let asked: ListQuery = query(&uri, "limit=NUMBER")?;
     let limit = asked.limit.unwrap_or(LISTED);
     if !(1..=LISTED_AT_MOST).contains(&limit) {
         return Err(Refusal::BadRequest(format!(
@@ -138,7 +140,9 @@ async fn answered(request: Request, next: Next) -> Response {
     answered.unwrap_or_else(|_| Refusal::Internal.into_response())
 }
 
-fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
-    serde_urlencoded::from_str(uri.query().unwrap_or_default())
-        .map_err(|error| Refusal::BadRequest(format!("the query cannot be read: {error}")))
+/// The query string; `expected` says what it may hold. The parser's own words would quote it.
+fn query<T: DeserializeOwned>(uri: &Uri, expected: &str) -> Result<T, Refusal> {
+    serde_urlencoded::from_str(uri.query().unwrap_or_default()).map_err(|_| {
+        Refusal::BadRequest(format!("expected {expected} in the query, found another"))
+    })
 }

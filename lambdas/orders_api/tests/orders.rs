@@ -102,7 +102,7 @@ async fn a_request_that_cannot_be_meant_says_what_was_expected() {
         ("/", 404, "expected /orders/{id}"),
         ("/orders/%FF", 400, "percent-encoded UTF-8"),
         ("/customers/%C3%28/orders", 400, "percent-encoded UTF-8"),
-        ("/orders/o-1?min_version=%FF", 400, "the query cannot be read"),
+        ("/orders/o-1?min_version=%FF", 400, "expected min_version=NUMBER and stale=true or false in the query"),
         ("/orders/%1B%5B31m%3Cb%3E", 404, "there is no order \u{1b}[31m<b>"),
     ] {
         let answer = service.get(path).await;

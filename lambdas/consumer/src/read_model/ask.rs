@@ -22,35 +22,49 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const MARGIN: Duration = Duration::from_secs(5);
 
 const VERSIONS: &str =
-    "select place from unnest($1::int8[], $2::text[], $3::text[], $4::text[], $5::int8[], $6::text[])
+    "select place from unnest($1::bigint[], $2::pg_catalog.text[], $3::pg_catalog.text[],
+        $4::pg_catalog.text[], $5::bigint[], $6::pg_catalog.text[])
       as w (place, projection, aggregate_type, aggregate_id, version, tenant_id)
     where relay.version_reached(projection, tenant_id, aggregate_type, aggregate_id, version)";
 
-const EVENTS: &str = "select place from unnest($1::int8[], $2::text[], $3::uuid[])
+const EVENTS: &str = "select place
+    from unnest($1::bigint[], $2::pg_catalog.text[], $3::pg_catalog.uuid[])
       as w (place, projection, event_id)
     where relay.event_reached(projection, event_id)";
 
 /// Announces, and says under which key each wait is announced.
-const ANNOUNCE: &str = "with wanted as (
+///
+/// Its commit need not outlive a crash. That is set for this transaction alone: behind a pooler the
+/// session is another client's next.
+const ANNOUNCE: &str = "with quick as (
+      select pg_catalog.set_config('synchronous_commit', 'off', true)
+    ), wanted as (
       select place, remaining, relay.await_key(projection, tenant_id, aggregate_type, aggregate_id) as key
-      from unnest($2::int8[], $3::text[], $4::text[], $5::text[], $6::float8[], $11::text[])
+      from unnest($2::bigint[], $3::pg_catalog.text[], $4::pg_catalog.text[], $5::pg_catalog.text[],
+          $6::double precision[], $11::pg_catalog.text[])
         as w (place, projection, aggregate_type, aggregate_id, remaining, tenant_id)
       union all
       select place, remaining, relay.await_key(projection, event_id)
-      from unnest($7::int8[], $8::text[], $9::uuid[], $10::float8[])
+      from unnest($7::bigint[], $8::pg_catalog.text[], $9::pg_catalog.uuid[], $10::double precision[])
         as w (place, projection, event_id, remaining)
     ), announced as (
       insert into relay.awaited (key, waiter, expires_at)
-      select key, $1, clock_timestamp() + max(remaining) * interval '1 second'
+      select key, $1, pg_catalog.clock_timestamp() operator(pg_catalog.+)
+        (pg_catalog.max(remaining) operator(pg_catalog.*) interval '1 second')
       from wanted group by key
       on conflict (key, waiter) do update
         set expires_at = greatest(relay.awaited.expires_at, excluded.expires_at)
     )
-    select place, key from wanted";
+    select place, key from wanted cross join quick";
 
 /// Takes back what is no longer waited for, and what others have left behind.
-const FORGET: &str = "delete from relay.awaited
-    where (waiter = $1 and key = any($2)) or expires_at < clock_timestamp() - interval '1 minute'";
+const FORGET: &str = "with quick as (
+      select pg_catalog.set_config('synchronous_commit', 'off', true)
+    )
+    delete from relay.awaited using quick
+    where (waiter operator(pg_catalog.=) $1 and key operator(pg_catalog.=) any($2))
+      or expires_at operator(pg_catalog.<)
+        (pg_catalog.clock_timestamp() operator(pg_catalog.-) interval '1 minute')";
 
 /// One connection to the read model.
 #[derive(Debug)]
@@ -126,15 +140,16 @@ impl<'a> Columns<'a> {
 }
 
 impl Asking {
-    pub(super) async fn open(dsn: &Dsn) -> Result<Self, Error> {
+    /// Connects. Behind a pooler (`pooled`) nothing is announced: what listens there is not ours.
+    pub(super) async fn open(dsn: &Dsn, pooled: bool) -> Result<Self, Error> {
         let (client, heard, driver) = dsn.connect_to_listen("read_model").await?;
-        let mut asking = Self { client, heard, driver, waiter: Uuid::new_v4(), announces: true };
-        // Of nothing: whether the functions are there, and may be used.
+        let mut asking = Self { client, heard, driver, waiter: Uuid::new_v4(), announces: !pooled };
+        // Called with empty arrays, to fail early if the functions are missing or may not be executed.
         asking.versions_reached(&Versions::default()).await?;
         asking.events_reached(&Events::default()).await?;
-        // Announcing is a commit of its own, and need not outlive anything.
-        let listen = "set synchronous_commit = off; listen relay_progress";
-        if let Err(error) = answered(asking.client.batch_execute(listen)).await {
+        if !pooled
+            && let Err(error) = answered(asking.client.batch_execute("listen relay_progress")).await
+        {
             asking.go_without(error)?;
         }
         Ok(asking)
@@ -262,7 +277,7 @@ async fn answered<T>(
     match timeout(ANSWER_LIMIT, question).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) if error::is_missing(&error) => Err(Error::NotInitialised(error)),
-        Ok(Err(error)) => Err(Error::Lost(error)),
+        Ok(Err(error)) => Err(Error::of_any(error).unwrap_or_else(Error::Lost)),
         Err(_) => Err(Error::Silent { seconds: ANSWER_LIMIT.as_secs() }),
     }
 }

@@ -48,6 +48,8 @@ struct Waiting {
 pub(super) struct Watch {
     dsn: Dsn,
     pauses: Pauses,
+    /// A pooler hands out a server connection for each transaction.
+    pooled: bool,
     asking: Option<Asking>,
     waiting: Vec<Waiting>,
     /// Keys whose waits are over.
@@ -55,9 +57,9 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) async fn open(dsn: Dsn, pauses: Pauses) -> Result<Self, Error> {
-        let asking = Some(Asking::open(&dsn).await?);
-        Ok(Self { dsn, pauses, asking, waiting: Vec::new(), over: HashSet::new() })
+    pub(super) async fn open(dsn: Dsn, pauses: Pauses, pooled: bool) -> Result<Self, Error> {
+        let asking = Some(Asking::open(&dsn, pooled).await?);
+        Ok(Self { dsn, pauses, pooled, asking, waiting: Vec::new(), over: HashSet::new() })
     }
 
     /// Runs until no one can ask any more.
@@ -127,7 +129,7 @@ impl Watch {
         }
         let asking = match self.asking.take().filter(|asking| !asking.is_gone()) {
             Some(asking) => asking,
-            None => Asking::open(&self.dsn).await?,
+            None => Asking::open(&self.dsn, self.pooled).await?,
         };
         let asking = self.asking.insert(asking);
         let reached: HashSet<usize> =

@@ -3,19 +3,25 @@
 use super::{Failure, Scratch};
 use crate::batch::Outcome;
 use crate::consumer::Consumer;
+use crate::error::chain;
 use crate::handler::{Handler, HandlerError, Mode, Tx};
 use crate::record::Record;
+use crate::version::{Key, key};
 use envelope::Event;
 use fastrand::Rng;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 use tokio_postgres::{Client, SimpleQueryMessage};
+use uuid::Uuid;
 
 /// Ends whatever works on this database but the one who asks.
 const KILL: &str = "select pg_terminate_backend(pid) from pg_stat_activity
     where datname = current_database() and pid <> pg_backend_pid()";
+
+/// What an author does about rows that go backwards.
+pub(super) const LATE: &str = "\nA parked event that is replayed, and an event without a version, come behind later ones, and the row must not go back. Keep the version in the row (0 for an event without one), and let an event change what no later one has set: set status = case when $2 > version then $3 else status end, version = greatest(version, $2). Where a projection is never replayed and has versions only, Given::without_late_events leaves this out.";
 
 /// How many of the last deliveries a message shows.
 const SHOWN: usize = 30;
@@ -27,6 +33,17 @@ pub(super) struct Manner {
     reordered: bool,
     batches: Batches,
     fails: bool,
+    parks: Parks,
+}
+
+/// Which events the test parks at their first delivery, to replay them when all others are done.
+#[derive(Clone, Copy, PartialEq)]
+enum Parks {
+    None,
+    /// The last but one of each aggregate.
+    LastButOne,
+    /// Any but the last of each aggregate.
+    Any,
 }
 
 #[derive(Clone, Copy)]
@@ -40,7 +57,7 @@ enum Batches {
 pub(super) fn all(rounds: u64) -> Vec<(Manner, u64)> {
     use Batches::{All, Any, One};
     let manner = |name, twice, reordered, batches, fails| {
-        move |round| (Manner { name, twice, reordered, batches, fails }, round)
+        move |round| (Manner { name, twice, reordered, batches, fails, parks: Parks::None }, round)
     };
     let once = [
         manner("clean delivery", false, false, One, false),
@@ -55,6 +72,26 @@ pub(super) fn all(rounds: u64) -> Vec<(Manner, u64)> {
     ];
     let once = once.iter().map(|of| of(0));
     once.chain((0..rounds).flat_map(|round| random.iter().map(move |of| of(round)))).collect()
+}
+
+/// Each way in which parked events are replayed behind later ones.
+pub(super) fn replays(rounds: u64) -> impl Iterator<Item = (Manner, u64)> {
+    let manner = |parks| Manner {
+        name: "a parked event replayed behind later ones",
+        twice: false,
+        reordered: false,
+        batches: Batches::Any,
+        fails: false,
+        parks,
+    };
+    let any = (0..rounds).map(move |round| (manner(Parks::Any), round));
+    std::iter::once((manner(Parks::LastButOne), 0)).chain(any)
+}
+
+/// One event after the other.
+pub(super) fn clean() -> Manner {
+    let all = all(0);
+    all.into_iter().map(|(manner, _)| manner).next().unwrap_or_else(|| unreachable!())
 }
 
 /// What the deliveries have in common.
@@ -78,6 +115,7 @@ impl<H: Handler, F: Fn() -> H> Run<'_, F> {
         let (client, _driver) = database.dsn().connect("relay test").await?;
         let mut log = Vec::new();
         let settled = self.deliver(manner, database, &client, &mut log).await;
+        let advice = if manner.parks == Parks::None { "" } else { LATE };
         let found = rows(&client, self.query).await?;
         let difference = match settled {
             Err(never) => never,
@@ -91,12 +129,30 @@ impl<H: Handler, F: Fn() -> H> Run<'_, F> {
         for line in parked.iter().flatten() {
             let _ = write!(text, "\n{line}");
         }
+        text.push_str(advice);
         let _ = write!(text, "\nthe last of {} deliveries:", log.len());
         for line in log.iter().skip(log.len().saturating_sub(SHOWN)) {
             let _ = write!(text, "\n  {line}");
         }
+        Err(self.failure(text))
+    }
+
+    /// Delivers one event after the other: the rows, and how many events were parked.
+    pub(super) async fn rows_after(
+        &self,
+        database: &Scratch,
+    ) -> Result<(Vec<Vec<String>>, usize), Failure> {
+        let (client, _driver) = database.dsn().connect("relay test").await?;
+        let settled = self.deliver(&clean(), database, &client, &mut Vec::new()).await;
+        settled.map_err(|found| self.failure(found))?;
+        let parked = rows(&client, "select id from relay.parked").await?;
+        Ok((rows(&client, self.query).await?, parked.len()))
+    }
+
+    /// What is wrong with the projection.
+    pub(super) fn failure(&self, found: String) -> Failure {
         let projection = (self.handler)().name().to_owned();
-        Err(Failure::Delivery { projection, found: text, seed: self.seed })
+        Failure::Delivery { projection, found, seed: self.seed }
     }
 
     /// Until the queue is empty; otherwise says what is never done.
@@ -109,8 +165,13 @@ impl<H: Handler, F: Fn() -> H> Run<'_, F> {
     ) -> Result<(), String> {
         let mut random = Rng::with_seed(self.seed);
         let most = if manner.fails { self.records.len().clamp(4, 40) } else { 0 };
-        let faults =
-            Arc::new(Faults { left: Mutex::new((most, random.fork())), died: Notify::new() });
+        let parks = self.parked(manner.parks, &mut random);
+        let replays = !parks.is_empty();
+        let faults = Arc::new(Faults {
+            left: Mutex::new((most, random.fork())),
+            died: Notify::new(),
+            parks: Mutex::new(parks),
+        });
         let new = || {
             let handler = Failing { handler: (self.handler)(), faults: Arc::clone(&faults) };
             Consumer::new(handler, &database.dsn())
@@ -125,7 +186,7 @@ impl<H: Handler, F: Fn() -> H> Run<'_, F> {
                 return Err(format!("never done: {}", left.join(", ")));
             }
             if faults.kills_between() {
-                client.batch_execute(KILL).await.map_err(|error| error.to_string())?;
+                client.batch_execute(KILL).await.map_err(|error| chain(&error))?;
                 log.push("its connection is killed".to_owned());
             }
             let size = match manner.batches {
@@ -145,7 +206,7 @@ impl<H: Handler, F: Fn() -> H> Run<'_, F> {
             let outcomes: Vec<_> = match report {
                 Ok(report) => report.outcomes.into_iter().map(|(_, outcome)| outcome).collect(),
                 Err(error) => {
-                    log.push(crate::error::chain(&error));
+                    log.push(chain(&error));
                     vec![Outcome::Failed; size]
                 }
             };
@@ -166,7 +227,26 @@ impl<H: Handler, F: Fn() -> H> Run<'_, F> {
                 queue.extend(again);
             }
         }
+        if replays {
+            faults.parks.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            replay(&mut consumer, client, log).await?;
+        }
         Ok(())
+    }
+
+    /// The events that are parked at first.
+    fn parked(&self, parks: Parks, random: &mut Rng) -> HashSet<Uuid> {
+        let mut aggregates: BTreeMap<Key, Vec<Uuid>> = BTreeMap::new();
+        for event in self.records.iter().filter_map(Record::event) {
+            aggregates.entry(key(event)).or_default().push(event.event_id);
+        }
+        let before_the_last = aggregates.values().filter_map(|ids| ids.split_last());
+        let before_the_last = before_the_last.map(|(_, before)| before);
+        match parks {
+            Parks::None => HashSet::new(),
+            Parks::LastButOne => before_the_last.filter_map(|ids| ids.last()).copied().collect(),
+            Parks::Any => before_the_last.flatten().filter(|_| random.bool()).copied().collect(),
+        }
     }
 
     /// What the queue holds, in the order in which it will give it.
@@ -193,11 +273,34 @@ impl<H: Handler, F: Fn() -> H> Run<'_, F> {
     }
 }
 
+/// Has all that is parked replayed, until nothing more comes of it: what was refused because an
+/// earlier event was parked has its effect behind that.
+async fn replay<H: Handler>(
+    consumer: &mut Consumer<H>,
+    client: &Client,
+    log: &mut Vec<String>,
+) -> Result<(), String> {
+    const ASK: &str = "update relay.parked set replay_requested_at = pg_catalog.now()";
+    loop {
+        client.batch_execute(ASK).await.map_err(|error| chain(&error))?;
+        let replayed = consumer.replay_parked(None).await.map_err(|error| chain(&error))?;
+        let crate::Replayed { applied, stale, refused } = replayed;
+        log.push(format!(
+            "parked events replayed: {applied} applied, {stale} stale, {refused} refused"
+        ));
+        if applied + stale == 0 {
+            return Ok(());
+        }
+    }
+}
+
 /// What still goes wrong: how often, and the choice of what.
 struct Faults {
     left: Mutex<(usize, Rng)>,
     /// A host has died.
     died: Notify,
+    /// Events that are refused while they are in here.
+    parks: Mutex<HashSet<Uuid>>,
 }
 
 impl Faults {
@@ -210,6 +313,11 @@ impl Faults {
         }
         *left -= 1;
         Some(random.u8(..4))
+    }
+
+    fn refuses(&self, event: &Event) -> bool {
+        let parks = self.parks.lock().unwrap_or_else(PoisonError::into_inner);
+        parks.contains(&event.event_id)
     }
 
     fn kills_between(&self) -> bool {
@@ -237,6 +345,9 @@ impl<H: Handler> Handler for Failing<H> {
     }
 
     async fn handle(&self, event: &Event, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
+        if self.faults.refuses(event) {
+            return Err(HandlerError::Reject("parked by the test, to be replayed".to_owned()));
+        }
         self.handler.handle(event, tx).await?;
         let sql = match self.faults.next(3) {
             None => return Ok(()),
@@ -273,7 +384,7 @@ async fn rows(client: &Client, query: &str) -> Result<Vec<Vec<String>>, Failure>
 }
 
 /// The rows on one side only.
-fn difference(expected: &[Vec<String>], found: &[Vec<String>]) -> String {
+pub(super) fn difference(expected: &[Vec<String>], found: &[Vec<String>]) -> String {
     let only = |these: &[Vec<String>], those: &[Vec<String>]| -> String {
         let only = these.iter().filter(|row| !those.contains(row));
         only.map(|row| format!("\n  {row:?}")).collect()
