@@ -237,7 +237,7 @@ impl Preconditions<'_> {
     }
 
     /// The publication sends the columns that an event is made of: from version 15 on a
-    /// column list can leave some out.
+    /// column list can leave some out. A column that the table itself has not reads as null.
     ///
     /// # Errors
     /// When one is missing.
@@ -247,6 +247,8 @@ impl Preconditions<'_> {
                 unnest(string_to_array($2, ' ')) with ordinality as w (wanted, place)
             where t.pubname = $1 and t.schemaname = 'relay' and t.tablename = 'outbox'
                 and not to_jsonb(t) -> 'attnames' ? wanted
+                and exists (select from pg_attribute as a
+                    where a.attrelid = to_regclass('relay.outbox') and a.attname = wanted and not a.attisdropped)
             order by place limit 1";
         let name = self.publication;
         let wanted = COLUMNS.join(" ");

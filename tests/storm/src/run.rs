@@ -353,7 +353,8 @@ impl Run {
     async fn redrive(&mut self) -> Result<()> {
         let mut command = self.relay(&["dead-letters", "redrive", "--all"]);
         let output = tokio::task::spawn_blocking(move || command.output()).await??;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
         // Bytes that are no text were no event that could be read.
         ensure!(output.status.success() || said.contains("cannot be redriven"), "{said}");
         Ok(())
