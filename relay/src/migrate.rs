@@ -134,9 +134,10 @@ fn missing(known: Vec<Migration>, applied: &[Applied]) -> Result<Vec<Migration>,
     }
 }
 
-/// Begins; NOTICEs of what is there already are silent, and the server notices within a second
+/// Begins. No migration finds a function or an operator that someone planted, not those from before
+/// there was a search_path in each. NOTICEs of what is there already are silent, and the server notices within a second
 /// that this process was killed, even while it waits for a lock (servers on Linux).
-const BEGIN: &str = "begin; set local client_min_messages = warning; select pg_catalog.set_config('client_connection_check_interval'::text, '1000'::text, true) where pg_catalog.version() operator(pg_catalog.~) 'linux'";
+const BEGIN: &str = "begin; set local search_path = pg_catalog, pg_temp; set local client_min_messages = warning; select pg_catalog.set_config('client_connection_check_interval'::text, '1000'::text, true) where pg_catalog.version() operator(pg_catalog.~) 'linux'";
 /// One lock for both sides: one database may be both.
 const LOCK: &str = "select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('relay.migrate'::text, 0::bigint))";
 const SCHEMA: &str = "create schema if not exists relay";

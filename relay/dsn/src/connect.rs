@@ -1,6 +1,6 @@
 //! Ordinary SQL connections.
 
-use crate::{Dsn, Error};
+use crate::{BUILTIN_NAMES, Dsn, Error};
 use std::future::poll_fn;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -44,6 +44,11 @@ impl Dsn {
         let mut config = self.config().clone();
         // The same role as the replication session's, where the string names none.
         config.user(self.user());
+        if self.builtin_names {
+            // The last of two options of one name is taken.
+            let own = config.get_options().unwrap_or_default().to_owned();
+            config.options(format!("{own} {BUILTIN_NAMES}"));
+        }
         if let Some(password) = self.password().await? {
             config.password(password);
         }
@@ -60,18 +65,29 @@ impl Dsn {
         Ok((client, heard, driver))
     }
 
-    /// Whether it is the server that is meant.
+    /// Whether it is the server that is meant, and a session of its own.
     async fn ask(&self, client: &Client) -> Result<(), Error> {
-        let Some(question) = self.question() else {
+        // SHOW looks up no name.
+        let path = self.builtin_names.then_some("show search_path");
+        let questions: Vec<&str> = path.into_iter().chain(self.question()).collect();
+        if questions.is_empty() {
             return Ok(());
-        };
+        }
         let failed = |source| Error::connect(self, source);
-        let answer = client.simple_query(question).await.map_err(failed)?;
-        let row = answer.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
+        let answers = client.simple_query(&questions.join("; ")).await.map_err(failed)?;
+        let mut answers = answers.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row.get(0)),
             _ => None,
         });
-        self.answered(row.and_then(|row| row.get(0)))
+        // A pooler may pass over the option. To set the path later is no way out: another client
+        // would get the server connection with it.
+        if path.is_some() {
+            let found = answers.next().flatten().unwrap_or_default().replace(' ', "");
+            if !BUILTIN_NAMES.ends_with(&format!("={found}")) {
+                return Err(Error::Pooler { dsn: self.to_string() });
+            }
+        }
+        self.answered(answers.next().flatten())
     }
 }
 

@@ -132,6 +132,14 @@ pub enum Error {
         /// The server, without the password.
         dsn: String,
     },
+    /// The server does not take the session's search_path, because a pooler stands between.
+    #[error(
+        "expected {dsn} to be the server itself, found that it does not take the search_path of a session: it leads to a pooler (pgbouncer, RDS Proxy) or to something else that has no replication; name the server itself"
+    )]
+    Pooler {
+        /// The server, without the password.
+        dsn: String,
+    },
     /// None of several servers is to be had.
     #[error("none of the servers is to be had:{}", each(errors))]
     Servers {
@@ -304,6 +312,10 @@ impl Error {
                 &SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
                     login(error.message())
                 }
+                // "unsupported startup parameter: options", as pgbouncer says it.
+                &SqlState::PROTOCOL_VIOLATION if error.message().contains("startup parameter") => {
+                    Self::Pooler { dsn: place }
+                }
                 &SqlState::INVALID_CATALOG_NAME => {
                     Self::NoDatabase { dsn: place, database: dsn.database().to_owned() }
                 }
@@ -352,7 +364,8 @@ impl Error {
             | Self::NoRoots
             | Self::Tls(_)
             | Self::Login { .. }
-            | Self::NoDatabase { .. } => false,
+            | Self::NoDatabase { .. }
+            | Self::Pooler { .. } => false,
         }
     }
 
@@ -376,6 +389,7 @@ impl Error {
             | Self::Name { .. }
             | Self::ReadOnly { .. }
             | Self::Standby { .. }
+            | Self::Pooler { .. }
             | Self::NoRoots
             | Self::Tls(_)
             | Self::TimeOut { .. }

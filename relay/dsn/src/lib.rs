@@ -34,6 +34,11 @@ use target::Target;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
+/// The search_path of [`Dsn::with_builtin_names`], as a startup option: the server takes it before
+/// anything else, and neither a role's nor a database's setting comes before it. `pg_temp` stands in
+/// it to be last; left out it would be first.
+pub const BUILTIN_NAMES: &str = "-c search_path=pg_catalog,pg_temp";
+
 /// Where the certificates of trusted authorities come from.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 enum Roots {
@@ -55,6 +60,8 @@ pub struct Dsn {
     target: Target,
     /// Whether the string has `target_session_attrs`.
     target_is_named: bool,
+    /// Whether names are looked up among Postgres's own alone.
+    builtin_names: bool,
     passwords: Passwords,
 }
 
@@ -70,6 +77,14 @@ impl Dsn {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The same for sessions that look up names among Postgres's own alone ([`BUILTIN_NAMES`]):
+    /// whatever search_path the string, the role or the database has, nobody's function or
+    /// operator is called in place of one of `pg_catalog`.
+    #[must_use]
+    pub fn with_builtin_names(self) -> Self {
+        Self { builtin_names: true, ..self }
     }
 
     /// The same server, another database.

@@ -71,8 +71,16 @@ impl Taken {
             Passwords { lines: self.pass_file.as_deref().map(Into::into), ..Passwords::default() };
         let (target, any_name) = (Target::Any, false);
         let target_is_named = self.session_attrs.is_some();
-        let mut dsn =
-            Dsn { config, roots, any_name, client_certificate, target, target_is_named, passwords };
+        let mut dsn = Dsn {
+            config,
+            roots,
+            any_name,
+            client_certificate,
+            target,
+            target_is_named,
+            builtin_names: false,
+            passwords,
+        };
         counted(&dsn)?;
         let mode = ssl_mode(&dsn, self.ssl_mode.as_deref())?;
         if dsn.config.get_ssl_negotiation() == SslNegotiation::Direct && mode != SslMode::Require {

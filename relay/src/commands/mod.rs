@@ -41,9 +41,12 @@ fn variable(name: &str) -> Result<Option<String>, Usage> {
 ///
 /// The first that there is: the connection string's own, `PGPASSWORD`, the file that holds it
 /// alone, the line of a password file as libpq has it; or a token for each connection.
+///
+/// Its sessions look up names among Postgres's own alone.
 async fn source(config: &Config) -> anyhow::Result<Dsn> {
     let dsn: Dsn =
         config.database_url()?.parse().context("postgres.url (DATABASE_URL) cannot be used")?;
+    let dsn = dsn.with_builtin_names();
     if config.postgres.login == Login::AwsIam {
         return with_tokens(dsn).await;
     }

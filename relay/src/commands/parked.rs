@@ -6,6 +6,7 @@ use crate::out::out;
 use clap::{Args, Subcommand};
 use relay::admin::Filter;
 use relay::admin::parked::{Parked, replay};
+use tokio_postgres::Client;
 
 #[derive(Debug, Subcommand)]
 #[command(
@@ -79,21 +80,30 @@ impl Which {
 
 pub(crate) async fn run(verb: Verb) -> anyhow::Result<bool> {
     let (client, _driver) = read_model().await?.connect("relay parked").await?;
+    // In one transaction, whose end undoes the setting: a pooler may stand before a read model, and
+    // would hand a session's own setting to its next client.
+    client.batch_execute("begin; set local search_path = pg_catalog, pg_temp").await?;
+    let well = run_in(&client, verb).await?;
+    client.batch_execute("commit").await?;
+    Ok(well)
+}
+
+async fn run_in(client: &Client, verb: Verb) -> anyhow::Result<bool> {
     match verb {
         Verb::List { which, listing } => {
-            kept::list::<Parked>(&client, &which.filter(), listing).await
+            kept::list::<Parked>(client, &which.filter(), listing).await
         }
-        Verb::Show { id, json } => kept::show::<Parked>(&client, id, json).await,
+        Verb::Show { id, json } => kept::show::<Parked>(client, id, json).await,
         Verb::Replay { which } => {
-            let (ids, there) = kept::meant::<Parked>(&client, &which.filter()).await?;
-            let asked = replay(&client, &ids).await?;
+            let (ids, there) = kept::meant::<Parked>(client, &which.filter()).await?;
+            let asked = replay(client, &ids).await?;
             out!(
                 "asked for the replay of {}; the function handles them with its next delivery, or at once when it is invoked with {{}}",
                 counted::<Parked>(usize::try_from(asked).unwrap_or_default())
             );
             Ok(there)
         }
-        Verb::Drop { which, yes } => kept::drop::<Parked>(&client, &which.filter(), yes).await,
+        Verb::Drop { which, yes } => kept::drop::<Parked>(client, &which.filter(), yes).await,
     }
 }
 

@@ -123,6 +123,55 @@ impl Preconditions<'_> {
     }
 }
 
+/// What a publication keeps back of a table's rows and columns, from 15 on.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Narrowed {
+    /// The row filter, as SQL.
+    filter: Option<String>,
+    /// The columns outside the column list.
+    without: Vec<String>,
+}
+
+impl Narrowed {
+    /// What is kept back now and was not before, in words; `None` where nothing is.
+    pub(crate) fn since(&self, before: &Self) -> Option<String> {
+        let without: Vec<_> = self.without.iter().filter(|c| !before.without.contains(c)).collect();
+        let filter = self.filter.as_ref().filter(|_| self.filter != before.filter);
+        let filter = filter.map(|filter| format!("only rows come for which {filter}"));
+        let without = without.iter().map(|c| c.as_str()).collect::<Vec<_>>().join(", ");
+        let without =
+            (!without.is_empty()).then(|| format!("the columns {without} are not sent any more"));
+        let said: Vec<String> = filter.into_iter().chain(without).collect();
+        (!said.is_empty()).then(|| said.join(", and "))
+    }
+}
+
+impl Preconditions<'_> {
+    /// What the publication keeps back of this table.
+    pub(crate) async fn narrowed(
+        &self,
+        schema: &str,
+        table: &str,
+    ) -> Result<Narrowed, tokio_postgres::Error> {
+        // By way of JSON, because version 14 has neither filters nor lists.
+        const SQL: &str = "select to_jsonb(t) ->> 'rowfilter', array(
+                select a.attname::text from pg_attribute as a
+                join pg_class as c on c.oid = a.attrelid
+                join pg_namespace as n on n.oid = c.relnamespace
+                where n.nspname = t.schemaname and c.relname = t.tablename
+                  and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+                  and not to_jsonb(t) -> 'attnames' ? a.attname::text
+                order by a.attnum)
+            from pg_publication_tables as t
+            where t.pubname = $1 and t.schemaname = $2 and t.tablename = $3";
+        let row = self.client.query_opt(SQL, &[&self.publication, &schema, &table]).await?;
+        Ok(row.map_or_else(Narrowed::default, |row| Narrowed {
+            filter: row.get(0),
+            without: row.get(1),
+        }))
+    }
+}
+
 fn judge(table: Option<&Table>, rule: &TableRule, publication: &str) -> Finding {
     let (name, quoted) = (format!("{}.{}", rule.schema, rule.name), rule.quoted());
     let Some(table) = table else {
@@ -262,6 +311,24 @@ mod tests {
             columns: vec!["id".to_owned(), "note".to_owned()],
             ..Table::default()
         }
+    }
+
+    #[test]
+    fn what_was_kept_back_from_the_start_is_what_is_meant() {
+        let narrowed = |filter: Option<&str>, without: &[&str]| Narrowed {
+            filter: filter.map(str::to_owned),
+            without: without.iter().map(|c| (*c).to_owned()).collect(),
+        };
+        let whole = Narrowed::default();
+        let some = narrowed(Some("(id > 5)"), &["note"]);
+        assert_eq!(some.since(&some), None);
+        assert_eq!(whole.since(&some), None, "all comes again");
+        assert_eq!(
+            some.since(&whole).as_deref(),
+            Some("only rows come for which (id > 5), and the columns note are not sent any more")
+        );
+        assert!(narrowed(Some("(id > 6)"), &[]).since(&some).is_some(), "another filter");
+        assert!(narrowed(Some("(id > 5)"), &["note", "x"]).since(&some).is_some());
     }
 
     #[test]

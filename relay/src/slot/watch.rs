@@ -1,9 +1,11 @@
 //! A look at the slot and at all that a session needs every so often, and a word when it is worse.
 
 use super::state::{MUCH, SlotState, Trouble};
+use super::tables::Narrowed;
 use super::{Passing, Preconditions, Problem};
 use crate::catalog;
 use crate::condition::{Condition, Conditions};
+use crate::outbox::{SCHEMA, TABLE as OUTBOX};
 use crate::source::Slot;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -66,13 +68,24 @@ pub(crate) struct Signals {
 /// The kind of the conditions that are about a captured table, or the outbox under another name.
 pub(crate) const TABLE: &str = "table";
 
+/// The kind of the conditions that a publication keeps rows or columns back which it sent before.
+const NARROWED: &str = "narrowed";
+
+/// The kinds of the findings about the outbox that look for it by its name.
+const OF_OUTBOX: [&str; 3] = ["outbox", "published", "columns"];
+
 /// That a table is still read, though it has another name.
 pub(crate) fn renamed(expected: &str, found: &str) -> Condition {
+    let cure = if expected == format!("{SCHEMA}.{OUTBOX}") {
+        "rename it back"
+    } else {
+        "rename it back, or name the new name in [[table]] and restart the relay"
+    };
     Condition::at_risk(
         format!(
             "expected the table {expected}, found it renamed to {found}; this session goes on to send its changes under the old name, the next one would be refused"
         ),
-        "rename it back, or name the new name in [[table]] and restart the relay",
+        cure,
     )
 }
 
@@ -85,6 +98,9 @@ pub(crate) struct Watch {
     said: Said,
     /// The oid of each expected table, from when it was last found under its name.
     oids: HashMap<(String, String), u32>,
+    /// What was kept back of each table when it was first looked at, by schema and name: that is
+    /// what is meant.
+    narrowed: HashMap<(String, String), Narrowed>,
 }
 
 impl Watch {
@@ -96,7 +112,8 @@ impl Watch {
         signals: &Arc<Signals>,
         oids: HashMap<(String, String), u32>,
     ) -> Self {
-        Self { slot, conditions, signals: Arc::clone(signals), said: Said::default(), oids }
+        let (signals, narrowed) = (Arc::clone(signals), HashMap::new());
+        Self { slot, conditions, signals, said: Said::default(), oids, narrowed }
     }
 
     /// Looks for as long as it is polled.
@@ -156,9 +173,19 @@ impl Watch {
         }
         let wanted =
             Preconditions { client, slot: &self.slot.name, publication: &self.slot.publication };
+        // Known by its oid, the outbox is read on under another name.
+        let outbox = format!("{SCHEMA}.{OUTBOX}");
+        let other_outbox = self.new_name(client, TABLE, &outbox).await;
+        match &other_outbox {
+            Some(found) => self.conditions.set(TABLE, &outbox, renamed(&outbox, found)),
+            None => self.conditions.clear(TABLE, &outbox),
+        }
         for (kind, subject, finding) in wanted.each(&self.slot.tables).await {
             match finding {
                 Ok(_) => self.conditions.clear(kind, &subject),
+                Err(_) if other_outbox.is_some() && OF_OUTBOX.contains(&kind) => {
+                    self.conditions.clear(kind, &subject);
+                }
                 // The connection was lost: nothing is known of it.
                 Err(problem) if problem.passing == Passing::ByItself => {}
                 Err(problem) => {
@@ -169,6 +196,34 @@ impl Watch {
                     self.conditions.set(kind, &subject, condition);
                 }
             }
+        }
+        self.watch_narrowing(client).await;
+    }
+
+    /// Says what is kept back of a table since a change of the publication. A filter or a list that
+    /// was there before is what is meant, and a restart takes a new one for meant too.
+    async fn watch_narrowing(&mut self, client: &Client) {
+        let Slot { name: slot, publication, tables, .. } = &self.slot;
+        let wanted = Preconditions { client, slot, publication };
+        let expected = tables.iter().map(|rule| (rule.schema.as_str(), rule.name.as_str()));
+        for (schema, table) in expected.chain([(SCHEMA, OUTBOX)]) {
+            let Ok(now) = wanted.narrowed(schema, table).await else { return };
+            let key = (schema.to_owned(), table.to_owned());
+            let meant = self.narrowed.entry(key).or_insert_with(|| now.clone());
+            let subject = format!("{schema}.{table}");
+            let Some(what) = now.since(meant) else {
+                self.conditions.clear(NARROWED, &subject);
+                continue;
+            };
+            let (table, publication) = (quoted(schema, table), quoted_name(publication));
+            self.conditions.set(
+                NARROWED,
+                &subject,
+                Condition::losing(
+                    format!("expected the publication to send {subject} as it did when this relay began, found that {what}"),
+                    format!("run BEGIN; ALTER PUBLICATION {publication} DROP TABLE {table}; ALTER PUBLICATION {publication} ADD TABLE {table}; COMMIT; or restart the relay where this is meant"),
+                ),
+            );
         }
     }
 
@@ -187,6 +242,14 @@ impl Watch {
         let row = client.query_opt(SQL, &[oid, &self.slot.publication, &subject]).await.ok()??;
         row.get(0)
     }
+}
+
+fn quoted_name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn quoted(schema: &str, name: &str) -> String {
+    format!("{}.{}", quoted_name(schema), quoted_name(name))
 }
 
 fn condition(kind: &str, problem: Problem) -> Condition {

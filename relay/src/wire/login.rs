@@ -3,7 +3,7 @@
 use super::WireError;
 use super::connect::Link;
 use bytes::BytesMut;
-use dsn::Dsn;
+use dsn::{BUILTIN_NAMES, Dsn};
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::authentication::{md5_hash, sasl};
 use postgres_protocol::message::backend::{AuthenticationSaslBody, Message};
@@ -17,8 +17,8 @@ const FORMS: &str = "-c datestyle=ISO -c timezone=UTC -c intervalstyle=iso_8601 
 pub(super) async fn login(link: &mut Link, dsn: &Dsn) -> Result<(), WireError> {
     // The string's own options first: what the decoder counts on cannot be undone by them.
     let options = match dsn.config().get_options() {
-        Some(own) => format!("{own} {FORMS}"),
-        None => FORMS.to_owned(),
+        Some(own) => format!("{own} {BUILTIN_NAMES} {FORMS}"),
+        None => format!("{BUILTIN_NAMES} {FORMS}"),
     };
     let parameters = [
         ("user", dsn.user()),
