@@ -165,3 +165,55 @@ fn the_formats_of_the_manual_are_the_golden_ones() {
     let golden = include_str!("../relay/envelope/golden/claim_check_1.json");
     assert_eq!(blocks_of(page, "json claim_check"), [golden]);
 }
+
+#[test]
+fn the_readme_leads_to_every_page_and_every_page_is_tried() {
+    let readme = include_str!("../README.md");
+    // Its code runs as the documentation of the crate `consumer`; the chaos suite's is a command's.
+    let elsewhere = ["consumer", "chaos"];
+    for entry in std::fs::read_dir(local::workspace().join("relay/docs")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let page = name.trim_end_matches(".md");
+        assert!(
+            readme.contains(&format!("(relay/docs/{name})")),
+            "the README does not name {name}"
+        );
+        let tried = PAGES.iter().any(|(of, _)| *of == page) || elsewhere.contains(&page);
+        assert!(tried, "{name} is not among the pages that are tried");
+    }
+}
+
+/// The places within a page that its links lead to, as GitHub names them.
+fn anchors(page: &str) -> Vec<String> {
+    page.lines()
+        .filter_map(|line| {
+            line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#'))
+        })
+        .map(|title| {
+            title
+                .to_lowercase()
+                .chars()
+                .filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c))
+                .map(|c| if c == ' ' { '-' } else { c })
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn the_links_between_the_pages_lead_somewhere() {
+    let docs = local::workspace().join("relay/docs");
+    for entry in std::fs::read_dir(&docs).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|l| l.0);
+        for link in links.filter(|link| !link.contains("://")) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { path.clone() } else { docs.join(file) };
+            let to = std::fs::read_to_string(&target);
+            let to = to.unwrap_or_else(|e| panic!("{}: {link}: {e}", path.display()));
+            let there = anchor.is_empty() || anchors(&to).iter().any(|a| a == anchor);
+            assert!(there, "{}: {link} leads nowhere", path.display());
+        }
+    }
+}
