@@ -87,3 +87,30 @@ async fn a_limit_that_is_raised_while_the_relay_runs_is_taken_up() -> Result<()>
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_limit_that_was_told_and_cannot_be_asked_for_again_is_the_brokers_to_judge() -> Result<()>
+{
+    let world = World::new().await?;
+    let topic = world.broker.topic("orders.fifo");
+    let client = world.client().await?;
+    let mut relay = world.run(&topic).await?;
+    client.execute(INSERT, &[&"told", &1_i64, &"order.created", &data(400_000)]).await?;
+    world.until(&client, "select count(*) = 1 from relay.dead_letter").await?;
+    world.broker.change(&topic, |topic| {
+        (topic.asked, topic.limit) = (Some("AuthorizationError"), 1 << 20);
+    });
+    // The answer of a moment ago counts for a few seconds.
+    let deadline = Instant::now() + LIMIT;
+    let mut n = 0;
+    while world.broker.state().accepted.is_empty() {
+        assert!(Instant::now() < deadline, "expected the broker to be asked");
+        n += 1;
+        let key = format!("key {n}");
+        client.execute(INSERT, &[&key, &1_i64, &"order.created", &data(400_000)]).await?;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert_eq!(status(&world, &topic, "The role may not ask").await?, Some(0));
+    assert!(relay.terminate(LIMIT).await?.success());
+    Ok(())
+}

@@ -182,12 +182,19 @@ async fn a_stream_that_the_server_ends_at_once_is_said_with_its_cure_and_does_no
     let probe = relay::wire::Session::try_out(&dsn, "relay", "relay", patience).await.unwrap_err();
     ensure!(probe.to_string().contains("42704"), "{probe}");
     let topic = world.broker.topic("orders.fifo");
-    let mut relay = world.run(&topic).await?;
+    let mut command = world.relay(&topic);
+    command.arg("run").env("RELAY_LOG", "relay=debug");
+    let mut relay = world.start(command)?;
     relay.said("relay drop --yes", LIMIT).await?;
     assert_eq!(status_says(&world, "Nothing flows: expected events from the slot").await?, Some(1));
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let sessions = relay.log().matches("confirmed=").count();
-    ensure!(sessions < 12, "expected the sessions to become rare, found {sessions}");
+    // Each session fails after it was opened, and none begins the waits anew.
+    relay.said("failures=6", LIMIT).await?;
+    let first = relay.log().lines().filter(|line| line.contains("failures=1 ")).count();
+    ensure!(
+        first == 1,
+        "expected waits that grow, found {first} that begin anew:\n{}",
+        relay.log()
+    );
     assert!(relay.terminate(LIMIT).await?.success());
     // The cure.
     assert!(world.relay("").args(["drop", "--yes"]).output()?.status.success());
@@ -233,6 +240,62 @@ async fn a_server_that_stops_does_not_wait_for_the_broker() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_server_that_waits_for_its_clients_is_held_by_no_connection_of_the_relay() -> Result<()> {
+    let mut world = World::new().await?;
+    let topic = world.broker.topic("orders.fifo");
+    let mut command = world.relay(&topic);
+    command.arg("run").env("RELAY_HEARTBEAT", "1s");
+    let mut relay = world.start(command)?;
+    let client = world.client().await?;
+    let large = format!("\"{}\"", "x".repeat(400_000));
+    client.execute(INSERT, &[&"large", &1_i64, &"order.created", &large]).await?;
+    let kept = "select (select count(*) = 1 from relay.dead_letter)
+          and exists (select from pg_stat_activity where application_name = 'relay alive relay')
+          and exists (select from pg_stat_activity where application_name = 'relay heartbeat')";
+    world.until(&client, kept).await?;
+    let before = world.broker.state().requests;
+    world.broker.script((0..200).map(|_| Fault::ServerError));
+    client.execute(INSERT, &[&"o", &1_i64, &"order.created", &"{}"]).await?;
+    world.broker.wait("a request", LIMIT, |s| s.requests > before).await;
+    drop(client);
+    world.postgres.stop_smart().await?;
+    ensure!(relay.is_running() && relay.log().contains("its session is given back"));
+    world.postgres.restart().await?;
+    world.broker.calm();
+    world.broker.wait("the event", LIMIT, |s| s.accepted.len() == 1).await;
+    assert!(relay.terminate(LIMIT).await?.success());
+    Ok(())
+}
+
+/// A server that stops in this manner waits until no one is connected.
+#[tokio::test]
+async fn a_server_that_waits_for_its_clients_gets_every_connection_back() -> Result<()> {
+    let mut world = World::bare(&[]).await?;
+    let init = world.relay("").arg("init").output()?;
+    ensure!(init.status.success(), "{}", text(&init));
+    let topic = world.broker.topic("orders.fifo");
+    let mut command = world.relay("");
+    command.arg("run").env("RELAY_ROUTES", format!("order={topic}")).env("RELAY_HEARTBEAT", "1s");
+    let mut relay = world.start(command)?;
+    relay.said("streaming", LIMIT).await?;
+    world.broker.script((0..1000).map(|_| Fault::ServerError));
+    let client = world.client().await?;
+    // A dead letter was written, and an event cannot be sent.
+    client.batch_execute("select relay.emit('customer', 'c', 'customer.created', '{}')").await?;
+    world.until(&client, "select count(*) = 1 from relay.dead_letter").await?;
+    client.execute(INSERT, &[&"o", &1_i64, &"order.created", &"{}"]).await?;
+    world.broker.wait("a request", LIMIT, |s| s.requests > 0).await;
+    drop(client);
+    tokio::time::timeout(LIMIT, world.postgres.stop_smart()).await??;
+    relay.said("its session is given back", LIMIT).await?;
+    world.postgres.restart().await?;
+    world.broker.calm();
+    world.broker.wait("the event", LIMIT, |s| s.accepted.len() == 1).await;
+    assert!(relay.terminate(LIMIT).await?.success());
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_heartbeat_whose_idle_connection_is_ended_is_written_without_a_warning() -> Result<()> {
     let world = World::bare(&[("idle_session_timeout", "200ms")]).await?;
     assert!(world.relay("").arg("init").output()?.status.success());
@@ -241,7 +304,10 @@ async fn a_heartbeat_whose_idle_connection_is_ended_is_written_without_a_warning
     command.arg("run").env("RELAY_HEARTBEAT", "500ms");
     let mut relay = world.start(command)?;
     relay.said("streaming", LIMIT).await?;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let client = world.client().await?;
+    let ended =
+        "select sessions_fatal >= 8 from pg_stat_database where datname = current_database()";
+    world.until(&client, ended).await?;
     ensure!(!relay.log().contains("heartbeat failed"), "{}", relay.log());
     assert!(relay.terminate(LIMIT).await?.success());
     Ok(())
