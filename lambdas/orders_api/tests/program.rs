@@ -55,6 +55,13 @@ fn what_it_cannot_start_with_is_named_and_no_secret_is_shown() {
     assert!(!output.status.success());
     assert!(error.contains("cannot use the read model postgres://u@127.0.0.1:1/d"), "{error}");
     assert!(!error.contains("secret"), "{error}");
+    let output = Command::new(env!("CARGO_BIN_EXE_orders_api"))
+        .args(["--read-model-url", "postgres://u:secret@127.0.0.1:1/d"])
+        .env("READ_MODEL_POOLER", "statement")
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("expected READ_MODEL_POOLER to be transaction"), "{error}");
     let output = program(&["--read-model-url", "postgres://u:secret@localhost/d?sslmode=never"]);
     assert!(!output.status.success());
     assert!(!String::from_utf8_lossy(&output.stderr).contains("secret"));

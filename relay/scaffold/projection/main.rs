@@ -7,6 +7,6 @@ use consumer::host::{self, lambda};
 async fn main() -> Result<(), lambda::Error> {
     let traces = host::start_logging();
     let read_model = lambda::login(host::read_model()?)?;
-    let consumer = Consumer::new(__name__::handler(), &read_model).park_after(host::PARK_AFTER);
-    lambda::serve(consumer.with_traces(&traces)).await
+    let consumer = Consumer::new(__name__::handler(), &read_model);
+    lambda::serve(consumer.park_after(host::PARK_AFTER).with_traces(&traces)).await
 }
