@@ -49,16 +49,16 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(15);
 /// How often the database is tried while the end of an effect is to be noted.
 const TRIES: u32 = 3;
 
-/// One effect to perform.
+/// One effect outside the database, noted by a handler and due now.
 #[derive(Clone, Debug)]
 pub struct Effect {
     /// The event that asks for it: the key by which a receiver can tell a repeat.
     pub event_id: Uuid,
-    /// What happened.
+    /// Type of that event, such as `order.paid`.
     pub event_type: String,
-    /// The kind of thing it happened to.
+    /// Type of the aggregate that the event happened to.
     pub aggregate_type: String,
-    /// Which one.
+    /// Id of the aggregate.
     pub aggregate_id: String,
     /// How often it was begun, this time included.
     pub tries: i32,

@@ -41,7 +41,7 @@ pub enum Error {
     /// The read model does not answer.
     #[error("expected the read model to begin a transaction within {seconds} s, found no answer")]
     Silent {
-        /// How long was waited.
+        /// Seconds that were waited: 5.
         seconds: u64,
     },
     /// The tables of the consumer are not there, are those of an earlier version, or may not be used.
@@ -54,9 +54,9 @@ pub enum Error {
         "expected the projection's name to have at most {most} bytes, found {found}; shorten Handler::name"
     )]
     Name {
-        /// The most.
+        /// The bound: 128 bytes.
         most: usize,
-        /// How many it has.
+        /// Bytes of the name.
         found: usize,
     },
     /// A record that failed has no message id, so it cannot be named to SQS alone.

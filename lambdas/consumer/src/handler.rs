@@ -79,9 +79,9 @@ pub enum HandlerError {
     /// (`host::poll`). Lambda's event source mapping knows no delay of single messages.
     #[error("to be tried again after {after:?}: {reason}")]
     RetryAfter {
-        /// How long; SQS knows 12 hours at most.
+        /// Time from now on; a queue of SQS takes 12 hours at most.
         after: Duration,
-        /// Why.
+        /// Reason for the log, and for `relay.parked` after the last delivery.
         reason: String,
     },
     /// Never: the event is parked in `relay.parked` with this reason, and counts as done.

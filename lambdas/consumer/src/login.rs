@@ -3,7 +3,7 @@
 //! Knows: its values, which are those of the relay's `postgres.login`. Must not know: where
 //! credentials come from; each host has its own source of them.
 
-/// The variable.
+/// Variable that says how to log in: `password`, the default, or `aws-iam`.
 pub(crate) const VARIABLE: &str = "READ_MODEL_LOGIN";
 
 /// Why the read model cannot be logged in to in that way.
@@ -13,7 +13,7 @@ pub enum LoginError {
     /// There is no such login.
     #[error("expected {VARIABLE} to be password or aws-iam, found {found:?}")]
     Unknown {
-        /// What it is.
+        /// Value of the variable.
         found: String,
     },
     /// The function was built without it.

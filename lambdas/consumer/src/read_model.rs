@@ -51,9 +51,9 @@ pub struct ReadModel {
 /// How often a wait asks by itself: after the first pause, then after twice that, up to the longest.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Pauses {
-    /// The first.
+    /// Pause after the first question; 5 ms by default.
     pub first: Duration,
-    /// The longest.
+    /// Upper bound of the pauses, each twice the one before; 100 ms by default.
     pub longest: Duration,
 }
 
@@ -106,7 +106,7 @@ pub enum Unavailable {
     /// It cannot be reached, or refuses.
     #[error("the read model cannot be asked how far it is")]
     Failed(#[source] Arc<Error>),
-    /// It says nothing.
+    /// No answer came within the wait and 2 s more.
     #[error("expected the read model to say how far it is within {seconds} s, found no answer")]
     Silent {
         /// How long was waited.

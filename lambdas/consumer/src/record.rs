@@ -24,20 +24,20 @@ pub struct Record {
     pub trace_header: Option<String>,
     /// The body as it came.
     pub body: String,
-    /// What the body is.
+    /// The body as it was read: an event, or why it is none.
     pub content: Content,
 }
 
 /// What a body turned out to be.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// An event to apply.
+    /// An event in the relay format, to be given to the handler.
     Event(Box<Event>),
     /// The place of an event that was too large for a message; it is not got yet.
     ClaimCheck(ClaimCheck),
     /// A message that proves the way is open; there is nothing to do.
     Probe,
-    /// No event.
+    /// A body that can never be applied; its message goes back to the queue, to its dead-letter queue.
     Malformed(Malformed),
 }
 
@@ -48,9 +48,9 @@ pub enum Malformed {
     /// It ends too early or is no JSON.
     #[error("expected JSON, found a body that breaks at line {line} column {column}")]
     NotJson {
-        /// Where.
+        /// Line of the body, from 1.
         line: usize,
-        /// Where in the line.
+        /// Byte in that line, from 1.
         column: usize,
     },
     /// It is JSON of another shape.
@@ -58,9 +58,9 @@ pub enum Malformed {
         "expected an event in the relay format, found JSON with a field missing or of another type at line {line} column {column}"
     )]
     NotAnEvent {
-        /// Where.
+        /// Line of the body, from 1.
         line: usize,
-        /// Where in the line.
+        /// Byte in that line, from 1.
         column: usize,
     },
     /// Its position was written by another version of the relay.
@@ -79,10 +79,10 @@ pub enum Malformed {
         "expected an event, found a claim check for an object in S3; give the consumer a way to redeem it (with_claim_checks)"
     )]
     ClaimCheck,
-    /// The version is none.
+    /// The aggregate's version is below 1.
     #[error("expected aggregate_version to be 1 or more, found {found}")]
     Version {
-        /// What it is.
+        /// The version in the body.
         found: i64,
     },
     /// A time that no calendar in UTC has.
@@ -90,13 +90,13 @@ pub enum Malformed {
         "expected timestamp to be a time of the years -9999 to 9999 in UTC, found one beyond them"
     )]
     Timestamp,
-    /// Reading it panicked.
+    /// Reading the body panicked: a fault of the code, told as that of this message alone.
     #[error("the code panicked over the body; standard error says where")]
     Panicked,
     /// A name that Postgres cannot hold.
     #[error("expected {field} to be text without NUL characters")]
     Nul {
-        /// The field.
+        /// Name of the field in the body, such as `aggregate_id`.
         field: &'static str,
     },
 }

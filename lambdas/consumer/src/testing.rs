@@ -206,7 +206,7 @@ impl ReadModel {
     }
 }
 
-/// What has happened.
+/// Events that have happened, in the order in which they were committed.
 #[derive(Clone, Debug)]
 pub struct Given {
     read_model: ReadModel,
@@ -403,7 +403,7 @@ async fn execute(dsn: &Dsn, sql: &str, whose: &'static str) -> Result<(), Failur
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
-    /// There is no server.
+    /// `READ_MODEL_URL` is not set.
     #[error("expected READ_MODEL_URL, the connection string of a Postgres server; found nothing")]
     NoUrl,
     /// The server cannot be reached.
@@ -412,30 +412,30 @@ pub enum Failure {
     /// The server refused something.
     #[error("{whose} SQL was refused: {}", refused(source))]
     Sql {
-        /// Whose SQL it is.
+        /// Author of the SQL, for the message: `relay's`, `the projection's`, `the test's`.
         whose: &'static str,
-        /// What Postgres says.
+        /// Refusal of Postgres.
         source: tokio_postgres::Error,
     },
-    /// The seed is none.
+    /// `RELAY_TEST_SEED` is no number.
     #[error("expected {SEED} to be a number from 0 to 18446744073709551615")]
     Seed,
     /// What was given is no event.
     #[error("expected given event {place} to be one; {reason}")]
     NotAnEvent {
-        /// Its place, from 1.
+        /// Place among those given, from 1.
         place: u32,
-        /// Why.
+        /// What is wrong with it, as a consumer would say.
         reason: Malformed,
     },
     /// A delivery ended otherwise than expected.
     #[error("{projection}: {found}\nthe same deliveries again: {SEED}={seed}")]
     Delivery {
-        /// The projection.
+        /// Name of the projection.
         projection: String,
-        /// What was found.
+        /// The delivery, how its rows differ, what was delivered and parked.
         found: String,
-        /// What repeats it.
+        /// Number for `RELAY_TEST_SEED` that repeats the same deliveries.
         seed: u64,
     },
 }

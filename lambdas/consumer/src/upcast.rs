@@ -49,17 +49,17 @@ pub enum UpcastError {
     /// There is no step from this version.
     #[error("expected an upcaster from version {from} of {event_type}, found none")]
     NoStep {
-        /// The event type.
+        /// Type of the event, such as `customer.registered`.
         event_type: String,
-        /// The version.
+        /// Version of the payload that no step begins at, or that it was read as.
         from: u32,
     },
     /// The payload does not have the shape of its version.
     #[error("the data of {event_type} does not have the shape of version {from}")]
     Shape {
-        /// The event type.
+        /// Type of the event, such as `customer.registered`.
         event_type: String,
-        /// The version.
+        /// Version of the payload that no step begins at, or that it was read as.
         from: u32,
         /// What is wrong with it.
         #[source]

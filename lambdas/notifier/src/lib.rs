@@ -43,12 +43,12 @@ consumer::events! {
 #[derive(Debug, Deserialize)]
 pub struct Paid {}
 
-/// What is sent.
+/// Body of the call, as JSON.
 #[derive(Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Notice {
     /// What is told: `order_paid`.
     pub notice: String,
-    /// Of which order.
+    /// Id of the order.
     pub order_id: String,
 }
 

@@ -15,7 +15,7 @@ pub enum Misconfigured {
     /// A variable is not set.
     #[error("expected {name}, {what}; found nothing")]
     Missing {
-        /// The variable.
+        /// Name of the variable.
         name: &'static str,
         /// What it is to be.
         what: &'static str,
@@ -29,15 +29,15 @@ pub enum Misconfigured {
     /// There is no such mode of a pooler.
     #[error("expected READ_MODEL_POOLER to be transaction, session or none, found {found:?}")]
     Pooler {
-        /// What it says.
+        /// Value of the variable.
         found: String,
     },
     /// A number was expected.
     #[error("expected {name} to be a number, found {found:?}")]
     NoNumber {
-        /// The variable.
+        /// Name of the variable.
         name: &'static str,
-        /// What it says.
+        /// Value of the variable.
         found: String,
     },
     /// The system does not tell this process when it is to end.

@@ -37,15 +37,15 @@ pub enum TracesError {
     /// It is another protocol than the one that is spoken here.
     #[error("expected {variable} to be http/protobuf, found {found:?}")]
     Protocol {
-        /// The variable.
+        /// Name of OpenTelemetry's variable.
         variable: &'static str,
-        /// What it is.
+        /// Its value.
         found: String,
     },
     /// It is no address of the web.
     #[error("expected {variable} to be an address such as https://collector.example.com:4318")]
     Address {
-        /// The variable.
+        /// Name of OpenTelemetry's variable.
         variable: &'static str,
     },
     /// Spans would go in the clear.
@@ -53,17 +53,17 @@ pub enum TracesError {
         "expected {variable} to be https to a host that is not this machine, found http to {host}"
     )]
     InTheClear {
-        /// The variable.
+        /// Name of OpenTelemetry's variable.
         variable: &'static str,
-        /// The host.
+        /// Host in the address.
         host: String,
     },
-    /// It is no time.
+    /// A timeout that is no number of milliseconds.
     #[error("expected {variable} to be a number of milliseconds, found {found:?}")]
     Timeout {
-        /// The variable.
+        /// Name of OpenTelemetry's variable.
         variable: &'static str,
-        /// What it is.
+        /// Its value.
         found: String,
     },
     /// No certificate authority can be read.
