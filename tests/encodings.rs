@@ -3,6 +3,7 @@
 
 use crate::harness::{LIMIT, World, member, text};
 use anyhow::{Result, ensure};
+use local::postgres::Postgres;
 
 const ENCODINGS: [&str; 3] = ["UTF8", "LATIN1", "SQL_ASCII"];
 
@@ -163,7 +164,139 @@ async fn a_column_that_the_table_had_not_reads_as_null_or_costs_its_rows_alone()
     let _relay = world.run(&topic).await?;
     world.broker.wait("the others", LIMIT, |s| s.accepted.len() == 2).await;
     world
-        .until(&client, "select count(*) = 1 from relay.dead_letter where key = 'b' and event_type = 'x' and reason like '%the column data%' and body like '%kept%'")
+        .until(&client, "select count(*) = 1 from relay.dead_letter where key = '/order/b' and event_type = 'x' and reason like '%the column data%' and body like '%kept%'")
         .await?;
+    position_moves(&world).await
+}
+
+/// A text of up to so many bytes, of every kind of character: controls, spaces, ASCII, and those
+/// of two, three and four bytes, spaces and no characters among them.
+fn any_text(rng: &mut fastrand::Rng, bytes: usize) -> String {
+    const ODD: [char; 12] = [
+        '\u{80}', '\u{85}', '\u{a0}', '\u{ad}', 'é', '\u{2028}', '\u{3000}', '文', '\u{feff}',
+        '\u{fffe}', '\u{ffff}', '🐘',
+    ];
+    let odd = rng.u32(0..4);
+    let mut text = String::new();
+    while text.len() < bytes {
+        text.push(match rng.u32(0..100) {
+            0..2 if odd == 0 => char::from(rng.u8(1..0x21)),
+            2 if odd == 0 => '\u{7f}',
+            3..30 if odd > 1 => ODD[rng.usize(0..ODD.len())],
+            30..60 if odd == 3 => rng.char('\u{80}'..),
+            _ => char::from(rng.u8(0x21..0x7f)),
+        });
+    }
+    text
+}
+
+#[tokio::test]
+async fn the_database_and_the_relay_judge_every_text_alike() -> Result<()> {
+    use relay::bounds::{fits, is_name};
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let edges = [0, 1, 42, 43, 85, 86, 127, 128, 129, 254, 255, 256, 341, 342, 1023, 1024, 1025];
+    let texts: Vec<String> = (0..3000)
+        .map(|_| {
+            let about = edges[rng.usize(0..edges.len())] + rng.usize(0..3);
+            any_text(&mut rng, about)
+        })
+        .collect();
+    let server = Postgres::start(&[]).await?;
+    let admin = server.connect("postgres").await?;
+    let locales = admin
+        .query("select collname::text from pg_collation where collprovider = 'c' and collname ~* 'utf-?8$' order by 1", &[])
+        .await?;
+    println!("{} locales of UTF-8", locales.len());
+    let mut named = vec!["C".to_owned()];
+    named.extend(locales.iter().map(|row| row.get::<_, String>(0)).take(2));
+    for (at, locale) in named.iter().enumerate() {
+        let database = format!("judges_{at}");
+        let create = format!(
+            "create database {database} template template0 encoding 'UTF8' locale '{locale}'"
+        );
+        admin.batch_execute(&create).await?;
+        let dsn: dsn::Dsn = server.url(&database).parse()?;
+        let (client, _driver) = dsn.connect("test").await?;
+        relay::migrate::migrate(&client, relay::migrate::Side::Source).await?;
+        let sql = "select t, relay.is_name(t), relay.fits(t, 128), relay.fits(t, 255), relay.fits(t, 1024)
+            from unnest($1::text[]) as t";
+        let (mut names, mut rows) = (0, 0);
+        for row in client.query(sql, &[&texts]).await? {
+            let text: &str = row.get(0);
+            rows += 1;
+            names += usize::from(is_name(text));
+            ensure!(row.get::<_, bool>(1) == is_name(text), "{locale}, seed {seed}: {text:?}");
+            for (column, bytes) in [(2, 128), (3, 255), (4, 1024)] {
+                let found = row.get::<_, bool>(column);
+                ensure!(found == fits(text, bytes), "{locale}, seed {seed}, {bytes}: {text:?}");
+            }
+        }
+        println!("{locale}: {names} of {rows} are names");
+        ensure!(rows == 3000 && (300..2700).contains(&names));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_column_has_its_bound_at_the_writer_and_at_the_relay() -> Result<()> {
+    let world = World::new().await?;
+    let client = world.client().await?;
+    let columns = [
+        ("event_version", 255, "v"),
+        ("correlation_id", 1024, "é"),
+        ("causation_id", 1024, "文"),
+        ("tenant_id", 128, "t"),
+    ];
+    let text = |value: &str, bytes: usize| {
+        let (times, more) = (bytes / value.len(), bytes % value.len());
+        format!("repeat('{value}', {times}) || repeat('x', {more})")
+    };
+    let metadata =
+        |bytes: usize| format!("('{{\"a\":\"' || repeat('x', {}) || '\"}}')::json", bytes - 8);
+    let mut values: Vec<(&str, String, String)> = columns
+        .iter()
+        .map(|(column, bytes, value)| (*column, text(value, *bytes), text(value, bytes + 1)))
+        .collect();
+    values.push(("metadata", metadata(65_536), metadata(65_537)));
+    for (column, fits, too_long) in &values {
+        let insert = |value: &str| {
+            format!(
+                "insert into relay.outbox (aggregate_type, aggregate_id, event_type, data, {column}) values ('order', '{column}', 'x', '{{}}', {value})"
+            )
+        };
+        let emit = |value: &str| {
+            format!("select relay.emit('order', '{column}', 'x', '{{}}', {column} => {value})")
+        };
+        for statement in [insert(fits), emit(fits)] {
+            client.batch_execute(&statement).await?;
+        }
+        for statement in [insert(too_long), emit(too_long)] {
+            let refused = client.batch_execute(&statement).await.unwrap_err();
+            let refused = refused.as_db_error().map(|e| e.message().to_owned());
+            ensure!(
+                refused.as_ref().is_some_and(|m| m.contains(&format!("relay: {column} must be"))),
+                "{column}: {refused:?}"
+            );
+        }
+    }
+    // A row that got around the constraints is a letter.
+    let drop = values.iter().map(|(column, ..)| format!("drop constraint {column}_is_short"));
+    let drop = drop.collect::<Vec<_>>().join(", ");
+    client.batch_execute(&format!("alter table relay.outbox {drop}")).await?;
+    for (column, _, too_long) in &values {
+        client
+            .batch_execute(&format!("insert into relay.outbox (aggregate_type, aggregate_id, event_type, data, {column}) values ('order', '{column}', 'x', '{{}}', {too_long})"))
+            .await?;
+    }
+    let topic = world.broker.topic("orders.fifo");
+    let _relay = world.run(&topic).await?;
+    world.broker.wait("those that fit", LIMIT, |s| s.accepted.len() == 10).await;
+    for (column, ..) in &values {
+        world
+            .until(&client, &format!("select count(*) = 1 from relay.dead_letter where key like '%/order/{column}' and reason like 'expected {column} to be %'"))
+            .await?;
+    }
     position_moves(&world).await
 }

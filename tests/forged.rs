@@ -15,11 +15,15 @@ async fn messages_that_nobody_signed_are_passed_over_counted_and_told() -> Resul
     let stranger = world.client().await?;
     stranger.batch_execute("set role stranger").await?;
     let event = r#"{"event_id":"01930000-0000-7000-8000-000000000001","recorded_at":"2026-01-15T10:30:00Z","aggregate_type":"order","aggregate_id":"forged","event_type":"order.created","event_version":"1.0","data":{},"metadata":{}}"#;
+    // Of the right form, with a digest of no key.
+    let key = owner.query_one("select max(id) from relay.secret", &[]).await?.get::<_, i32>(0);
+    let guessed = [&[1][..], &key.to_be_bytes(), &[7; 32], event.as_bytes()].concat();
     for (prefix, content) in [
         ("relay.event", event.as_bytes()),
         ("relay.redrive", b"\0"),
         ("relay.event", b"\x01\0\0\0\x01"),
         ("relay.event", &[1; 64]),
+        ("relay.event", &guessed),
         ("relay.secret", b"99"),
     ] {
         let sql = "select pg_logical_emit_message(true, $1, $2::bytea)";
@@ -45,10 +49,10 @@ async fn messages_that_nobody_signed_are_passed_over_counted_and_told() -> Resul
     world.broker.wait("the event that may be sent", LIMIT, |s| !s.accepted.is_empty()).await;
     assert_eq!(member(&world.broker.state().accepted[0], "aggregate_id"), "allowed");
     world
-        .until(&owner, "select count(*) = 1 from relay.condition where kind = 'forged-messages' and found like '%found 4 others%'")
+        .until(&owner, "select count(*) = 1 from relay.condition where kind = 'forged-messages' and found like '%found 5 others%'")
         .await?;
     let status = text(&world.relay(&topic).arg("status").output()?);
-    assert!(status.contains("found 4 others"), "{status}");
+    assert!(status.contains("found 5 others"), "{status}");
     let here: String = owner.query_one("select pg_current_wal_lsn()::text", &[]).await?.get(0);
     owner.batch_execute("select pg_logical_emit_message(true, 'end', '')").await?;
     let passed =

@@ -14,6 +14,21 @@ pub const KEY: usize = 1024;
 /// The longest `tenant_id`, in bytes.
 pub const TENANT: usize = 128;
 
+/// The longest `event_version`, in bytes.
+pub const VERSION: usize = 255;
+
+/// The longest `correlation_id` and `causation_id`, in bytes.
+pub const REFERENCE: usize = 1024;
+
+/// The longest `metadata`, in bytes of JSON: `user_id`, `traceparent` and the like together.
+pub const METADATA: usize = 65_536;
+
+/// Whether the text has at most so many bytes. As `relay.fits` has it.
+#[must_use]
+pub fn fits(text: &str, bytes: usize) -> bool {
+    text.len() <= bytes
+}
+
 /// Whether the text is a name: 1 to 255 bytes without a space or a control character of ASCII.
 /// As `relay.is_name` has it.
 #[must_use]

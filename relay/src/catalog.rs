@@ -3,7 +3,7 @@
 
 use crate::condition::Failures;
 use crate::outbox::{SCHEMA, TABLE};
-use crate::publish::backoff;
+use crate::publish::Retry;
 use crate::secret::{Secret, Secrets};
 use crate::table::{PrimaryKeys, TableRule};
 use crate::value::Type;
@@ -87,15 +87,14 @@ pub(crate) async fn secrets(client: &Client) -> Result<Secrets, CatalogError> {
 /// it may be read before it is visible.
 pub(crate) async fn ask_secrets(dsn: &Dsn, newest: u32, failures: Failures) -> Secrets {
     let task = failures.task();
-    let mut attempt = 0;
+    let mut retry = Retry::default();
     loop {
         match try_ask_secrets(dsn).await {
             Ok(secrets) if secrets.newest() >= newest => return secrets,
             Ok(_) => tracing::debug!(newest, "the new key of relay.secret is not visible yet"),
             Err(error) => task.failed(dsn::causes(&error)),
         }
-        tokio::time::sleep(backoff(attempt, 0.5 + fastrand::f64() / 2.0)).await;
-        attempt += 1;
+        tokio::time::sleep(retry.next(fastrand::f64())).await;
     }
 }
 
@@ -111,14 +110,13 @@ async fn try_ask_secrets(dsn: &Dsn) -> Result<Secrets, CatalogError> {
 /// `failures` why it has none yet.
 pub(crate) async fn ask(dsn: &Dsn, oids: Vec<u32>, failures: Failures) -> Vec<(u32, Type)> {
     let task = failures.task();
-    let mut attempt = 0;
+    let mut retry = Retry::default();
     loop {
         match try_ask(dsn, &oids).await {
             Ok(types) => return types,
             Err(error) => task.failed(dsn::causes(&error)),
         }
-        tokio::time::sleep(backoff(attempt, 0.5 + fastrand::f64() / 2.0)).await;
-        attempt += 1;
+        tokio::time::sleep(retry.next(fastrand::f64())).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Events that can never be sent, kept with their reason in `relay.dead_letter`.
 
 use crate::condition::Failures;
-use crate::publish::{Outgoing, Sealed, backoff};
+use crate::publish::{Outgoing, Retry, Sealed};
 use dsn::Dsn;
 use envelope::Position;
 use std::collections::BTreeMap;
@@ -87,7 +87,8 @@ pub struct DeadLetters {
 #[derive(Debug, Default)]
 struct Writer {
     client: Option<Client>,
-    failed_attempts: u32,
+    /// Begins anew once a letter was written.
+    retry: Retry,
     not_before: Option<Instant>,
 }
 
@@ -119,15 +120,14 @@ impl DeadLetters {
     /// the event counts as on its way, so it cannot be lost.
     pub async fn keep(&self, letter: &DeadLetter) {
         let task = self.failures.task();
-        let mut attempt = 0;
+        let mut retry = Retry::default();
         loop {
             match self.take_turn(letter).await {
                 Ok(()) => break,
                 // Said once, as a condition of the pipeline.
                 Err(error) => task.failed(dsn::causes(&error)),
             }
-            tokio::time::sleep(backoff(attempt, 0.5 + fastrand::f64() / 2.0)).await;
-            attempt += 1;
+            tokio::time::sleep(retry.next(fastrand::f64())).await;
         }
         tracing::warn!(
             event_id = ?letter.event_id, event_type = letter.event_type, key = letter.key,
@@ -154,8 +154,7 @@ impl DeadLetters {
                 Ok(())
             }
             Err(error) => {
-                let wait = backoff(writer.failed_attempts, 0.5 + fastrand::f64() / 2.0);
-                writer.failed_attempts = writer.failed_attempts.saturating_add(1);
+                let wait = writer.retry.next(fastrand::f64());
                 writer.not_before = Some(Instant::now() + wait);
                 Err(error)
             }

@@ -122,17 +122,22 @@ impl Columns {
         Self { roles: relation.columns.iter().map(role).collect(), missing: missing.copied() }
     }
 
-    /// The key and the event type of a row that holds no event, as far as they can be read.
+    /// The ordering key and the event type of a row that holds no event, as far as they can be
+    /// read. The key is empty where the row has no `aggregate_id`.
     #[must_use]
     pub fn key_and_type(&self, row: &Tuple<'_>) -> [String; 2] {
-        ["aggregate_id", "event_type"].map(|name| {
+        let names = ["tenant_id", "aggregate_type", "aggregate_id", "event_type"];
+        let [tenant, kind, id, event_type] = names.map(|name| {
             let mut values = self.roles.iter().zip(row.values());
             let value = values.find(|(role, _)| role.is_some_and(|role| COLUMNS[role] == name));
             match value {
                 Some((_, Value::Text(bytes))) => String::from_utf8_lossy(bytes).into_owned(),
                 _ => String::new(),
             }
-        })
+        });
+        let tenant = (!tenant.is_empty()).then_some(tenant.as_str());
+        let key = if id.is_empty() { id } else { envelope::ordering_key(tenant, &kind, &id) };
+        [key, event_type]
     }
 
     /// Reads the event of a row.
@@ -261,8 +266,21 @@ impl<'a> OutboxEvent<'a> {
                 "a name of 1 to 255 bytes without spaces, such as order",
             );
         }
-        if this.tenant_id.as_ref().is_some_and(|tenant| tenant.len() > bounds::TENANT) {
+        if this.tenant_id.as_ref().is_some_and(|tenant| !bounds::fits(tenant, bounds::TENANT)) {
             return refused("tenant_id", "at most 128 bytes, or null");
+        }
+        if this.event_version.is_empty() || !bounds::fits(&this.event_version, bounds::VERSION) {
+            return refused("event_version", "a version of 1 to 255 bytes, such as 1.0");
+        }
+        let references =
+            [("correlation_id", &this.correlation_id), ("causation_id", &this.causation_id)];
+        for (column, reference) in references {
+            if reference.as_ref().is_some_and(|text| !bounds::fits(text, bounds::REFERENCE)) {
+                return refused(column, "at most 1024 bytes, or null");
+            }
+        }
+        if !bounds::fits(this.metadata, bounds::METADATA) {
+            return refused("metadata", "a JSON object of at most 65536 bytes");
         }
         if !bounds::is_time(&this.recorded_at) {
             return refused("recorded_at", "a time from 0001-01-02 to 9999-12-30 in UTC");

@@ -123,7 +123,7 @@ pub enum PipelineError {
     Intake(#[from] IntakeError),
     /// Someone else confirmed positions of the slot, or made it anew.
     #[error(
-        "expected the slot {slot} to be confirmed up to {confirmed} at most, found {found}: it was moved on or made anew while this relay was not connected, and the events between are not in it any more; their rows stand in relay.outbox. Restart the relay to go on from there"
+        "expected the slot {slot} to be confirmed up to {confirmed} at most, found {found}: it was moved on or made anew while this relay was not connected, and the events between are not in it any more; rows of the outbox still stand in relay.outbox, but what relay.emit and captured tables wrote there is not sent. Restart the relay to go on from there"
     )]
     SlotMoved {
         /// The slot.

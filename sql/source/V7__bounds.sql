@@ -1,6 +1,9 @@
 -- What an event may hold: one bound in bytes for each column that is an index key or an attribute
 -- somewhere on its way, one range of time; judged the same in every locale and encoding.
 --
+-- V1 says that `relay recover` reads relay.outbox. There is no such command: the rows are kept for
+-- an operator, who can write them again after a slot was lost.
+--
 -- Names here and in what is made here are looked up among Postgres's own alone, whatever schemas
 -- the role of this session, or of a later one, has before them.
 set local search_path = pg_catalog, pg_temp;
@@ -85,6 +88,22 @@ alter table relay.outbox
   add constraint tenant_id_is_short check (
     coalesce(relay.fits(tenant_id, 128), true)
     or relay.refuse('tenant_id', 'at most 128 bytes, or null', tenant_id)
+  ) not valid,
+  add constraint event_version_is_short check (
+    event_version <> '' and relay.fits(event_version, 255)
+    or relay.refuse('event_version', 'a version of 1 to 255 bytes, such as 1.0', event_version)
+  ) not valid,
+  add constraint correlation_id_is_short check (
+    coalesce(relay.fits(correlation_id, 1024), true)
+    or relay.refuse('correlation_id', 'at most 1024 bytes, or null', correlation_id)
+  ) not valid,
+  add constraint causation_id_is_short check (
+    coalesce(relay.fits(causation_id, 1024), true)
+    or relay.refuse('causation_id', 'at most 1024 bytes, or null', causation_id)
+  ) not valid,
+  add constraint metadata_is_short check (
+    relay.fits(metadata::text, 65536)
+    or relay.refuse('metadata', 'a JSON object of at most 65536 bytes', left(metadata::text, 100))
   ) not valid,
   -- RFC 3339 has years of four digits and no infinity; a day is left for the offset of a reader.
   add constraint recorded_at_is_a_time check (

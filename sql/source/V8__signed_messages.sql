@@ -163,14 +163,20 @@ begin
     perform relay.refuse('event_type', 'a name of 1 to 255 bytes without spaces, such as order.created', event_type);
   elsif aggregate_version < 1 then
     perform relay.refuse('aggregate_version', '1 or more, or null', aggregate_version::text);
-  elsif event_version is null then
-    perform relay.refuse('event_version', 'a version such as 1.0', null);
+  elsif not coalesce(event_version <> '' and relay.fits(event_version, 255), false) then
+    perform relay.refuse('event_version', 'a version of 1 to 255 bytes, such as 1.0', event_version);
   elsif not relay.fits(tenant_id, 128) then
     perform relay.refuse('tenant_id', 'at most 128 bytes, or null', tenant_id);
+  elsif not relay.fits(correlation_id, 1024) then
+    perform relay.refuse('correlation_id', 'at most 1024 bytes, or null', correlation_id);
+  elsif not relay.fits(causation_id, 1024) then
+    perform relay.refuse('causation_id', 'at most 1024 bytes, or null', causation_id);
   elsif data is null then
     perform relay.refuse('data', 'a JSON value ( ''null''::json is one )', null);
   elsif coalesce(json_typeof(metadata), 'null') <> 'object' then
     perform relay.refuse('metadata', 'a JSON object', left(metadata::text, 100));
+  elsif not relay.fits(metadata::text, 65536) then
+    perform relay.refuse('metadata', 'a JSON object of at most 65536 bytes', left(metadata::text, 100));
   end if;
 
   -- Built as text: the payload must come out byte for byte.

@@ -1,6 +1,6 @@
 //! Dead letters: events that could not be sent.
 
-use super::kept::{AdminError, Kept, Table, some_text, text};
+use super::kept::{AdminError, Kept, Table, any_text, some_text, text};
 use serde::Serialize;
 use tokio_postgres::{Client, Row};
 
@@ -46,7 +46,7 @@ impl Kept for DeadLetter {
         columns: "to_char(first_failed_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')
               as failed_at, event_id::text, event_type, key, destination, error_code, attempts,
             position, reason, event_id is not null and body <> '' as can_be_redriven",
-        more: "attributes::text, body",
+        more: "attributes::text, body, content",
         cure: "relay.dead_letter cannot be used; run `relay init` of this version, or grant what is missing",
     };
 
@@ -68,8 +68,16 @@ impl Kept for DeadLetter {
             reason: text(row, "reason")?,
             can_be_redriven: row.try_get("can_be_redriven")?,
             attributes: some_text(row, "attributes")?,
-            body: some_text(row, "body")?,
+            body: readable(row)?,
         })
+    }
+}
+
+/// The body as it was, where `content` has its bytes and `body` holds them escaped.
+fn readable(row: &Row) -> Result<Option<String>, tokio_postgres::Error> {
+    match row.try_get::<_, Option<&[u8]>>("content")? {
+        Some(content) => Ok(Some(any_text(content))),
+        None => some_text(row, "body"),
     }
 }
 

@@ -100,7 +100,7 @@ pub async fn list<T: Kept>(
     let Table { name, columns, .. } = T::TABLE;
     let sql = |condition: &str| {
         format!(
-            "select id, {columns}, null::text as attributes, null::text as body,
+            "select id, {columns}, null::text as attributes, null::text as body, null::bytea as content,
                count(*) over () as all_of_them
              from {name} where {condition} order by id desc limit {limit}"
         )
@@ -175,19 +175,24 @@ fn shape<T: Kept>(source: tokio_postgres::Error) -> AdminError {
     AdminError::Shape { table: T::TABLE.name, source }
 }
 
+/// Bytes as text; those that are no UTF-8 are written `\xff`.
+pub(super) fn any_text(raw: &[u8]) -> String {
+    let mut text = String::with_capacity(raw.len());
+    for chunk in raw.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
 /// A text of a database whose encoding is not checked: bytes that are no UTF-8 are written `\xff`.
 struct AnyText(String);
 
 impl<'a> FromSql<'a> for AnyText {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        let mut text = String::with_capacity(raw.len());
-        for chunk in raw.utf8_chunks() {
-            text.push_str(chunk.valid());
-            for byte in chunk.invalid() {
-                text.push_str(&format!("\\x{byte:02x}"));
-            }
-        }
-        Ok(Self(text))
+        Ok(Self(any_text(raw)))
     }
 
     fn accepts(ty: &Type) -> bool {

@@ -2,7 +2,7 @@
 
 use super::{Condition, Conditions};
 use crate::dead_letter::escape;
-use crate::publish::backoff;
+use crate::publish::Retry;
 use dsn::Dsn;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ enum RecordError {
 pub async fn record(conditions: Conditions, dsn: Dsn, slot: String) {
     // None: rows of an earlier process may stand there.
     let mut written: Option<u64> = None;
-    let mut attempt = 0;
+    let mut retry = Retry::default();
     loop {
         let (changes, rows) = {
             let state = conditions.lock();
@@ -45,7 +45,8 @@ pub async fn record(conditions: Conditions, dsn: Dsn, slot: String) {
         let tried = tokio::time::timeout(LIMIT, try_record(&dsn, &slot, &rows)).await;
         match tried.unwrap_or(Err(RecordError::Late)) {
             Ok(()) => {
-                (written, attempt) = (Some(changes), 0);
+                written = Some(changes);
+                retry.achieved();
                 conditions.clear(KIND, TABLE);
             }
             Err(error) => {
@@ -54,8 +55,7 @@ pub async fn record(conditions: Conditions, dsn: Dsn, slot: String) {
                     dsn::causes(&error)
                 );
                 conditions.set(KIND, TABLE, Condition::notice(found, CURE));
-                tokio::time::sleep(backoff(attempt + 6, 0.5 + fastrand::f64() / 2.0)).await;
-                attempt += 1;
+                tokio::time::sleep(retry.next(fastrand::f64())).await;
             }
         }
     }

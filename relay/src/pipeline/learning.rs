@@ -3,7 +3,7 @@
 use super::Pipeline;
 use crate::condition::{Condition, Conditions};
 use crate::publish::schedule::InFlight;
-use crate::publish::{DestinationError, DestinationId, Publisher, backoff};
+use crate::publish::{DestinationError, DestinationId, Publisher, Retry};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -89,7 +89,7 @@ async fn learn<P: Publisher>(
     changed: Arc<Notify>,
 ) {
     let name = publisher.name().to_owned();
-    let (mut attempt, mut told, mut wanted) = (0, false, false);
+    let (mut retry, mut told, mut wanted) = (Retry::default(), false, false);
     loop {
         let tried = tokio::time::timeout(LIMIT, publisher.learn_limits()).await;
         let late = || DestinationError::Asked {
@@ -98,7 +98,8 @@ async fn learn<P: Publisher>(
         };
         let wait = match tried.unwrap_or_else(|_| Err(late())) {
             Ok(()) => {
-                (attempt, told) = (0, true);
+                retry.achieved();
+                told = true;
                 conditions.clear(KIND, &name);
                 EVERY
             }
@@ -112,9 +113,9 @@ async fn learn<P: Publisher>(
                 if !told {
                     conditions.set(KIND, &name, not_told(&name, publisher.is_known(), &error));
                 }
-                attempt += 1;
-                let often = attempt < OFTEN || !publisher.is_known();
-                if often { backoff(attempt, 0.5 + fastrand::f64() / 2.0) } else { SELDOM }
+                let wait = retry.next(fastrand::f64());
+                let often = retry.failures() < OFTEN || !publisher.is_known();
+                if often { wait } else { SELDOM }
             }
         };
         *shared.asked_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());

@@ -152,7 +152,13 @@ impl<P: Publisher> Pipeline<P> {
     fn wait(&mut self, down: bool) {
         const DOWN: Duration = Duration::from_secs(6);
         let wait = self.retry.next(fastrand::f64());
-        self.source = Source::wait(if down { wait.min(DOWN) } else { wait });
+        let wait = if down { wait.min(DOWN) } else { wait };
+        tracing::debug!(
+            failures = self.retry.failures(),
+            ?wait,
+            "no session; trying again after this"
+        );
+        self.source = Source::wait(wait);
     }
 
     /// The waits begin anew once something was read, or a session has stood for longer than the

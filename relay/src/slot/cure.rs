@@ -37,7 +37,7 @@ const CURES: &[(&str, &str, &str)] = &[
     (
         "55000",
         "replication slot",
-        "the slot cannot be read any more: run `relay drop --yes` and `relay init`; rows that were not published still stand in relay.outbox",
+        "the slot cannot be read any more: run `relay drop --yes` and `relay init`; rows that were not published still stand in relay.outbox, but what relay.emit and captured tables wrote since the confirmed position is not sent",
     ),
     (
         "55000",

@@ -46,7 +46,7 @@ pub async fn readable(dsn: &Dsn, state: &SlotState, slot: &str, publication: &st
             format!(
                 "expected log behind the slot {slot} that can be read with the publication {publication}, found: {said}: changes were written while that publication was not there, and this server cannot read past them"
             ),
-            "run `relay drop --yes` and `relay init`, which makes the slot after its publication; rows that were not published still stand in relay.outbox",
+            "run `relay drop --yes` and `relay init`, which makes the slot after its publication; rows that were not published still stand in relay.outbox, but what relay.emit and captured tables wrote since the confirmed position is not sent",
         )),
         Err(error) => Err(Problem::of_session(
             &format!("expected log behind the slot {slot} that can be read, found that it cannot"),

@@ -254,7 +254,7 @@ impl SlotState {
                     Some(other) => format!("the server says {other}"),
                 };
                 format!(
-                    "the slot {name} is lost: {reason}. Run `relay drop --yes` and `relay init`; rows that were not published still stand in relay.outbox. Then raise the limit"
+                    "the slot {name} is lost: {reason}. Run `relay drop --yes` and `relay init`; rows that were not published still stand in relay.outbox, but what relay.emit and captured tables wrote since the confirmed position is not sent. Then raise the limit"
                 )
             }
             Trouble::Unreserved => format!(
