@@ -1,6 +1,6 @@
 //! The relay as a child process: started, looked at, killed, started again.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use local::process::Process;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
@@ -90,6 +90,9 @@ fn end_of(log: &str) -> String {
 
 /// The most memory that a process ever had resident, in KiB.
 fn peak(process: u32) -> Result<u64> {
+    // A child that is just being started has the memory, and the name, of the one that starts it.
+    let name = |of: &str| std::fs::read_to_string(format!("/proc/{of}/comm"));
+    ensure!(name(&process.to_string())? != name("self")?, "it does not run yet");
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     Ok(line.context("expected VmHWM")?.trim().trim_end_matches("kB").trim().parse()?)
