@@ -85,25 +85,42 @@ async fn what_becomes_of_a_partition_is_no_event_and_of_the_whole_table_one() ->
              update reading set n = 2 where id = 6;
              insert into reading_1 values (7, '2026-01-03');
              update reading set day = '2026-02-02' where id = 7;
+             create table reading_4 (like reading including all);
+             insert into reading_4 values (8, '2026-03-05');
+             alter table reading attach partition reading_4 for values from ('2026-03-01') to ('2026-04-01');
+             insert into reading values (10, '2026-03-06');
              truncate reading;
              insert into reading values (9, '2026-01-09')",
         )
         .await?;
-    assert_eq!(
-        told(&world, 10, r#"["9","2026-01-09"]"#).await,
-        [
-            r#"reading.created ["1","2026-01-01"]"#,
-            r#"reading.created ["2","2026-02-01"]"#,
-            r#"reading.created ["3","2026-03-01"]"#,
-            r#"reading.created ["6","2026-01-02"]"#,
-            r#"reading.updated ["6","2026-01-02"]"#,
-            r#"reading.created ["7","2026-01-03"]"#,
-            r#"reading.deleted ["7","2026-01-03"]"#,
-            r#"reading.created ["7","2026-02-02"]"#,
-            "reading.truncated public.reading",
-            r#"reading.created ["9","2026-01-09"]"#,
-        ]
-    );
+    // A session with 14 goes by what it first found of a table: a detached partition is sent on, and
+    // one that was written to before it was attached is not.
+    let sql = "select current_setting('server_version_num')::int < 150000";
+    let is_old: bool = client.query_one(sql, &[]).await?.get(0);
+    let mut expected = vec![
+        r#"reading.created ["1","2026-01-01"]"#,
+        r#"reading.created ["2","2026-02-01"]"#,
+        r#"reading.created ["3","2026-03-01"]"#,
+    ];
+    if is_old {
+        expected.extend([
+            r#"reading.created ["4","2026-02-02"]"#,
+            r#"reading.deleted ["4","2026-02-02"]"#,
+            r#"reading.created ["5","2026-02-03"]"#,
+        ]);
+    }
+    expected.extend([
+        r#"reading.created ["6","2026-01-02"]"#,
+        r#"reading.updated ["6","2026-01-02"]"#,
+        r#"reading.created ["7","2026-01-03"]"#,
+        r#"reading.deleted ["7","2026-01-03"]"#,
+        r#"reading.created ["7","2026-02-02"]"#,
+    ]);
+    if !is_old {
+        expected.push(r#"reading.created ["10","2026-03-06"]"#);
+    }
+    expected.extend(["reading.truncated public.reading", r#"reading.created ["9","2026-01-09"]"#]);
+    assert_eq!(told(&world, expected.len(), r#"["9","2026-01-09"]"#).await, expected);
     Ok(())
 }
 
@@ -263,16 +280,15 @@ async fn an_insert_that_is_repeated_under_its_id_is_one_event_and_no_constraint_
         client.batch_execute(sql(OUTBOX, "repeat")).await?;
     }
     client.execute(INSERT, &[&"last", &1_i64, &"order.created", &"{}"]).await?;
-    world
-        .broker
-        .wait("the last", LIMIT, |s| s.accepted.iter().any(|a| member(a, "aggregate_id") == "last"))
-        .await;
+    world.broker.wait("all of them", LIMIT, |s| s.accepted.len() >= 3).await;
     let rows = "select count(*) from relay.outbox where aggregate_id = 'ord_123456'";
     assert_eq!(client.query_one(rows, &[]).await?.get::<_, i64>(0), 2);
     // The broker of the tests keeps what FIFO drops, by one deduplication id.
-    let repeated: Vec<_> =
-        world.broker.state().accepted.iter().map(|a| a.entry.deduplication.clone()).collect();
-    assert_eq!((repeated.len(), &repeated[0]), (3, &repeated[1]));
+    let state = world.broker.state();
+    let repeated: std::collections::HashSet<_> =
+        state.accepted.iter().map(|a| a.entry.deduplication.clone()).collect();
+    assert_eq!((state.accepted.len(), repeated.len()), (3, 2));
+    drop(state);
     let letters = "select count(*) from relay.dead_letter";
     assert_eq!(client.query_one(letters, &[]).await?.get::<_, i64>(0), 0);
     // No arbiter, so `on conflict (event_id)` is refused, and without a target it keeps nothing out.

@@ -63,6 +63,9 @@ async fn the_trigger_of_the_page_makes_one_event_of_an_insert_and_its_delete() -
     ))
     .await?;
     world.broker.wait("three events", LIMIT, |s| s.accepted.len() == 3).await;
+    // An update that sent the row again would be a second content under its id.
+    let letters = "select count(*) from relay.dead_letter";
+    assert_eq!(owner.query_one(letters, &[]).await?.get::<_, i64>(0), 0);
     let state = world.broker.state();
     let mut events: Vec<_> = state.accepted.iter().collect();
     events.sort_by_key(|a| member(a, "position").to_string());
