@@ -277,3 +277,46 @@ async fn each_change_reads_with_the_schema_of_its_time() -> Result<()> {
     assert_eq!(rows[9], json!({"id": 8, "renamed": "z", "c": 1, "d": 2}));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_delete_whose_key_the_server_does_not_send_keeps_all_that_it_sent() -> Result<()> {
+    let world = World::bare(&[]).await?;
+    let client = world.client().await?;
+    client.batch_execute("create table acc (id int primary key, k text not null, n int)").await?;
+    std::fs::write(world.folder().join("relay.toml"), "[[table]]\nname = 'acc'\nkey = ['k']\n")?;
+    let outside = "the key column k of public.acc in its replica identity, found it outside";
+    let cure = "ALTER TABLE \"public\".\"acc\" REPLICA IDENTITY FULL";
+    let topic = world.broker.topic("tables.fifo");
+    client.batch_execute("alter table acc replica identity full").await?;
+    let init = world.relay("").arg("init").output()?;
+    ensure!(init.status.success(), "{}", text(&init));
+    // Before it starts, each says what identity the key needs.
+    client.batch_execute("alter table acc replica identity default").await?;
+    for verb in ["check", "run"] {
+        let output = world.relay(&topic).arg(verb).output()?;
+        ensure!(output.status.code() == Some(1), "{verb}: {}", text(&output));
+        ensure!(text(&output).contains(outside), "{verb}: {}", text(&output));
+        ensure!(text(&output).contains(cure), "{verb}: {}", text(&output));
+    }
+    client.batch_execute("alter table acc replica identity full").await?;
+    let mut relay = world.run(&topic).await?;
+    client
+        .batch_execute(
+            "insert into acc values (7, 'a', 1), (8, 'b', 2);
+             alter table acc replica identity default;
+             delete from acc where id = 7;
+             update acc set k = 'c' where id = 8",
+        )
+        .await?;
+    world
+        .until(
+            &client,
+            "select count(*) = 1 from relay.dead_letter where event_type = 'acc.deleted'
+               and key <> '' and body::jsonb = '{\"before\": {\"id\": \"7\"}, \"after\": null}'",
+        )
+        .await?;
+    // The watch says it while it runs.
+    relay.said(cure, LIMIT).await?;
+    assert!(relay.terminate(LIMIT).await?.success());
+    Ok(())
+}
