@@ -8,6 +8,7 @@ mod odd;
 mod plan;
 mod proxy;
 mod run;
+mod settle;
 mod sky;
 mod source;
 mod strikes;

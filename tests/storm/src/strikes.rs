@@ -345,7 +345,7 @@ impl Run {
     /// Writes an event between the limit and the raised one where a limit was raised, or cannot be
     /// asked for: the relay must leave it to the broker, which takes it.
     pub(crate) async fn probe_limits(&mut self) -> Result<()> {
-        for at in 0..self.limits.len() {
+        for (at, kind) in KINDS.into_iter().enumerate() {
             let Some(since) = self.limits[at].since else {
                 continue;
             };
@@ -354,7 +354,7 @@ impl Run {
                 self.raise_limit(at);
             }
             let id = Uuid::from_u128(self.rng.u128(..));
-            self.happen(KINDS[at], id, BETWEEN).await?;
+            self.happen(kind, id, BETWEEN).await?;
             self.within_limit.insert(id);
         }
         Ok(())
