@@ -39,6 +39,7 @@ alter function relay.refuse(text, text, text) set search_path = pg_catalog, pg_t
 create function relay.fits(given text, bytes integer) returns boolean
 language plpgsql
 stable
+strict
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
