@@ -84,8 +84,8 @@ const SOURCE: [&str; 11] = [
     include_str!("../../../sql/source/V7__bounds.sql"),
     include_str!("../../../sql/source/V8__signed_messages.sql"),
     include_str!("../../../sql/source/V9__history.sql"),
-    include_str!("../../../sql/source/V12__condition_severities.sql"),
-    include_str!("../../../sql/source/V14__upkeep.sql"),
+    include_str!("../../../sql/source/V10__condition_severities.sql"),
+    include_str!("../../../sql/source/V11__upkeep.sql"),
 ];
 
 /// One event that is given to a projection.
