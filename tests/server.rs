@@ -3,9 +3,9 @@
 use crate::harness::{INSERT, LIMIT, World, text};
 use anyhow::{Context as _, Result, ensure};
 use local::postgres::Postgres;
-use local::process::Process;
+use local::process::{Process, send};
 use std::time::{Duration, Instant};
-use tests::broker::Fault;
+use tests::broker::{Fault, State};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Waits until `relay status` says this; returns its exit code.
@@ -265,6 +265,43 @@ async fn a_server_that_waits_for_its_clients_is_held_by_no_connection_of_the_rel
     world.broker.calm();
     world.broker.wait("the event", LIMIT, |s| s.accepted.len() == 1).await;
     assert!(relay.terminate(LIMIT).await?.success());
+    Ok(())
+}
+
+/// A process that does not run, until this is dropped.
+struct Stopped(i32);
+
+impl Stopped {
+    fn new(pid: i32) -> Self {
+        send("STOP", &pid.to_string());
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        send("CONT", &self.0.to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_read_holds_no_relay_that_is_to_end() -> Result<()> {
+    let world = World::new().await?;
+    let topic = world.broker.topic("orders.fifo");
+    let mut relay = world.run(&topic).await?;
+    let client = world.client().await?;
+    client.execute(INSERT, &[&"o", &1_i64, &"order.created", &"{}"]).await?;
+    world.broker.wait("the event", LIMIT, |s| s.accepted.len() == 1).await;
+    let sender = client.query_one("select pid from pg_stat_replication", &[]).await?.get(0);
+    let stopped = Stopped::new(sender);
+    let ended = relay.terminate(LIMIT).await?;
+    ensure!(ended.success() && relay.log().contains("may be sent again"), "{}", relay.log());
+    drop(stopped);
+    // The slot is free again, and nothing is lost.
+    client.execute(INSERT, &[&"o", &2_i64, &"order.paid", &"{}"]).await?;
+    let _relay = world.run(&topic).await?;
+    let wait = |s: &State| s.accepted.iter().any(|a| a.entry.body.contains("order.paid"));
+    world.broker.wait("the last event", LIMIT, wait).await;
     Ok(())
 }
 

@@ -177,8 +177,9 @@ impl Drop for Process {
     }
 }
 
-/// By the shell's own kill: a small system has no other.
-fn send(signal: &str, target: &str) {
+/// Sends a signal, such as `STOP`, to a process id, or to a group as `-ID`. One that is gone takes
+/// none. By the shell's own kill: a small system has no other.
+pub fn send(signal: &str, target: &str) {
     let _ = Command::new("sh")
         .args(["-c", "kill -s \"$1\" -- \"$2\"", "sh", signal, target])
         .stderr(Stdio::null())
