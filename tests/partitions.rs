@@ -44,6 +44,23 @@ async fn a_partition_goes_only_behind_what_was_published_and_its_time() -> Resul
     }
     client.query("select relay.maintain_outbox(confirmed => now())", &[]).await?;
     assert!(!client.query_one(there, &[]).await?.get::<_, bool>(0));
+    // One without an upper end has every day to come, whatever its name says.
+    client
+        .batch_execute(
+            "do $$ declare leaf regclass; begin
+               for leaf in select inhrelid from pg_inherits where inhparent = 'relay.outbox'::regclass
+                 and inhrelid <> 'relay.outbox_default'::regclass
+               loop execute format('drop table %s', leaf); end loop;
+             end $$;
+             create table relay.outbox_20200101 partition of relay.outbox
+             for values from ('2020-01-01 00:00:00+00') to (maxvalue)",
+        )
+        .await?;
+    client.execute(INSERT, &[&"o", &1_i64, &"order.created", &"{}"]).await?;
+    let steps = client.query("select relay.maintain_outbox(confirmed => now())", &[]);
+    assert!(steps.await?.is_empty());
+    let rows = "select count(*) from relay.outbox_20200101";
+    assert_eq!(client.query_one(rows, &[]).await?.get::<_, i64>(0), 1);
     Ok(())
 }
 

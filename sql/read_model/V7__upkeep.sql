@@ -36,28 +36,30 @@ as $$
 declare
   today date := (now() at time zone 'UTC')::date;
   first_kept date := ((now() at time zone 'UTC')::date - keep)::date;
+  -- What has a partition; an end that is not there is MINVALUE or MAXVALUE.
+  covered datemultirange;
   coming date;
   leaf record;
   emptied regclass[] := '{}';
   old regclass;
   number bigint;
-  bounds constant text := $re$^FOR VALUES FROM \((?:'([^']*)'|MINVALUE)\) TO \((?:'([^']*)'|MAXVALUE)\)$re$;
 begin
   if not pg_try_advisory_xact_lock(hashtextextended('relay.maintain_inbox', 0)) then
     return;
   end if;
 
+  -- FOR VALUES FROM ('2026-01-15') TO ('2026-01-16'): the server tells them in no other form.
+  select coalesce(range_agg(daterange(
+      case when b not like '%FROM (MINVALUE)%' then split_part(b, '''', 2)::date end,
+      case when b not like '%TO (MAXVALUE)' then split_part(b, '''', -2)::date end
+    )), '{}') into covered
+  from pg_inherits as i
+  join pg_class as c on c.oid = i.inhrelid
+  cross join pg_get_expr(c.relpartbound, c.oid) as b
+  where i.inhparent = 'relay.inbox'::regclass and b <> 'DEFAULT';
+
   for coming in select d::date from generate_series(today, today + ahead, interval '1 day') as d loop
-    continue when exists (
-      select
-      from pg_inherits as i
-      join pg_class as c on c.oid = i.inhrelid
-      cross join regexp_match(pg_get_expr(c.relpartbound, c.oid), bounds) as b
-      where i.inhparent = 'relay.inbox'::regclass
-        and b is not null
-        and coalesce(b[1]::date, '-infinity') < coming + 1
-        and coalesce(b[2]::date, 'infinity') > coming
-    );
+    continue when covered && daterange(coming, coming + 1);
     -- Attaching reads the whole default partition, and whoever inserts into it waits for that.
     if exists (
       select from relay.inbox_default as d where d.day = coming
@@ -101,13 +103,14 @@ begin
   end loop;
 
   for leaf in
-    select c.oid::regclass as name, pg_relation_size(c.oid) as bytes, b[2]::date as until
+    select c.oid::regclass as name, pg_relation_size(c.oid) as bytes, b::date as until
     from pg_inherits as i
     join pg_class as c on c.oid = i.inhrelid
-    cross join regexp_match(pg_get_expr(c.relpartbound, c.oid), bounds) as b
+    cross join pg_get_expr(c.relpartbound, c.oid) as e
+    cross join nullif(split_part(e, '''', -2), '') as b
     where i.inhparent = 'relay.inbox'::regclass and c.relname ~ '^inbox_[0-9]{8}$'
-      and b[2]::date <= first_kept
-    order by b[2]::date
+      and e not like '%TO (MAXVALUE)' and b::date <= first_kept
+    order by b::date
   loop
     if leaf.bytes = 0 then
       emptied := emptied || leaf.name;
@@ -135,6 +138,7 @@ begin
   -- whose id tells no day: they are remembered for `keep` from when they came, and to the end of that
   -- day, as the horizon is a day.
   foreach old in array array['relay.inbox_default', 'relay.inbox_other_ids']::regclass[] loop
+    continue when pg_relation_size(old) = 0;
     begin
       execute format(
         'delete from %1$s as d where d.ctid = any (array(

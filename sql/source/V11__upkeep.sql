@@ -39,28 +39,30 @@ declare
   today date := (now() at time zone 'UTC')::date;
   -- least() passes over a null, which here means that nothing is known.
   done_with timestamptz := case when confirmed is not null then least(confirmed, now()) - keep end;
+  -- What has a partition; an end that is not there is MINVALUE or MAXVALUE.
+  covered tstzmultirange;
   coming date;
   leaf record;
   emptied regclass[] := '{}';
   old regclass;
   number bigint;
-  bounds constant text := $re$^FOR VALUES FROM \((?:'([^']*)'|MINVALUE)\) TO \((?:'([^']*)'|MAXVALUE)\)$re$;
 begin
   if not pg_try_advisory_xact_lock(hashtextextended('relay.maintain_outbox', 0)) then
     return;
   end if;
 
+  -- FOR VALUES FROM ('2026-01-15') TO ('2026-01-16'): the server tells them in no other form.
+  select coalesce(range_agg(tstzrange(
+      case when b not like '%FROM (MINVALUE)%' then split_part(b, '''', 2)::timestamptz end,
+      case when b not like '%TO (MAXVALUE)' then split_part(b, '''', -2)::timestamptz end
+    )), '{}') into covered
+  from pg_inherits as i
+  join pg_class as c on c.oid = i.inhrelid
+  cross join pg_get_expr(c.relpartbound, c.oid) as b
+  where i.inhparent = 'relay.outbox'::regclass and b <> 'DEFAULT';
+
   for coming in select d::date from generate_series(today, today + ahead, interval '1 day') as d loop
-    continue when exists (
-      select
-      from pg_inherits as i
-      join pg_class as c on c.oid = i.inhrelid
-      cross join regexp_match(pg_get_expr(c.relpartbound, c.oid), bounds) as b
-      where i.inhparent = 'relay.outbox'::regclass
-        and b is not null
-        and coalesce(b[1]::timestamptz, '-infinity') < (coming + 1)::timestamptz
-        and coalesce(b[2]::timestamptz, 'infinity') > coming::timestamptz
-    );
+    continue when covered && tstzrange(coming::timestamptz, (coming + 1)::timestamptz);
     -- Attaching reads the whole default partition, and whoever inserts into it waits for that.
     if exists (
       select from relay.outbox_default as d
@@ -112,10 +114,11 @@ begin
     select c.oid::regclass as name, pg_relation_size(c.oid) as bytes
     from pg_inherits as i
     join pg_class as c on c.oid = i.inhrelid
-    cross join regexp_match(pg_get_expr(c.relpartbound, c.oid), bounds) as b
+    cross join pg_get_expr(c.relpartbound, c.oid) as e
+    cross join nullif(split_part(e, '''', -2), '') as b
     where i.inhparent = 'relay.outbox'::regclass and c.relname ~ '^outbox_[0-9]{8}$'
-      and b[2]::timestamptz <= done_with
-    order by b[2]::timestamptz
+      and e not like '%TO (MAXVALUE)' and b::timestamptz <= done_with
+    order by b::timestamptz
   loop
     if leaf.bytes = 0 then
       emptied := emptied || leaf.name;

@@ -115,6 +115,7 @@ impl<H: Handler> Consumer<H> {
     }
 
     /// Sends the spans that have ended meanwhile; gives them up after `limit`.
+    #[cfg(any(feature = "lambda", feature = "poll"))]
     pub(crate) async fn flush_traces(&self, limit: Duration) {
         self.traces.flush(limit).await;
     }

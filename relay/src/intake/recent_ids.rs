@@ -9,13 +9,14 @@ use crate::outbox::OutboxEvent;
 use envelope::Position;
 
 /// Sets of events, of which a new one takes the place of the oldest; both numbers together bound
-/// the memory to 2 MiB.
+/// the memory to 2 MiB and a little.
 const SETS: usize = 1 << 13;
 const WAYS: usize = 4;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     id: u128,
+    /// What the event says, see `content`.
     content: u64,
     position: Position,
 }
@@ -30,35 +31,52 @@ pub(super) enum Seen {
 }
 
 /// The last some ten thousand ids, each with where it stands and what it says.
+///
+/// Nearly every id is new, and a set is anywhere in memory: the tags alone, 256 KiB of them, are
+/// read for it.
 #[derive(Debug, Default)]
 pub(super) struct RecentIds {
-    /// Empty until the first event.
-    sets: Vec<[Known; WAYS]>,
+    /// Empty until the first event. A tag of 0: nothing is known there.
+    tags: Vec<[u64; WAYS]>,
+    known: Vec<[Known; WAYS]>,
+    /// The place in each set that the next new id takes: its oldest.
+    oldest: Vec<u8>,
 }
 
 impl RecentIds {
     /// Looks an event's id up, and remembers it.
     pub(super) fn see(&mut self, event: &OutboxEvent<'_>, position: Position) -> Seen {
-        if self.sets.is_empty() {
-            self.sets.resize(SETS, [Known::default(); WAYS]);
+        if self.tags.is_empty() {
+            self.tags.resize(SETS, [0; WAYS]);
+            self.known.resize(SETS, [Known::default(); WAYS]);
+            self.oldest.resize(SETS, 0);
         }
         let id = event.event_id.as_u128();
         let content = content(event);
         let (high, low) = event.event_id.as_u64_pair();
-        let at = usize::try_from(mix(high, low) >> 32).unwrap_or(0) % SETS;
-        let Some(set) = self.sets.get_mut(at) else { return Seen::Fine };
-        if let Some(known) = set.iter().find(|known| known.id == id && known.content != 0) {
-            // The same place is the same event, read again.
-            let same = known.position == position || known.content == content;
-            return if same { Seen::Fine } else { Seen::OfAnother(known.position) };
+        let hash = mix(high, low);
+        let (at, tag) = (usize::try_from(hash >> 32).unwrap_or(0) % SETS, hash | 1);
+        let (Some(tags), Some(set), Some(oldest)) =
+            (self.tags.get_mut(at), self.known.get_mut(at), self.oldest.get_mut(at))
+        else {
+            return Seen::Fine;
+        };
+        for (known, _) in set.iter().zip(tags.iter()).filter(|(_, other)| **other == tag) {
+            if known.id == id {
+                // The same place is the same event, read again.
+                let same = known.position == position || known.content == content;
+                return if same { Seen::Fine } else { Seen::OfAnother(known.position) };
+            }
         }
-        set.rotate_right(1);
-        set[0] = Known { id, content, position };
+        let place = usize::from(*oldest) % WAYS;
+        tags[place] = tag;
+        set[place] = Known { id, content, position };
+        *oldest = oldest.wrapping_add(1);
         Seen::Fine
     }
 }
 
-/// A fingerprint of what an event says, never 0. Two of one id that differ and have the same one
+/// A fingerprint of what an event says. Two of one id that differ and have the same one
 /// are told apart no more: that is as if the first were forgotten.
 fn content(event: &OutboxEvent<'_>) -> u64 {
     let version = event.aggregate_version.map_or(0, i64::cast_unsigned);
@@ -69,7 +87,7 @@ fn content(event: &OutboxEvent<'_>) -> u64 {
         event.tenant_id.as_deref().unwrap_or_default(),
         event.data,
     ];
-    texts.iter().fold(version, |hash, text| bytes(hash, text.as_bytes())) | 1
+    texts.iter().fold(version, |hash, text| bytes(hash, text.as_bytes()))
 }
 
 /// Eight bytes at a time: the data can be long, and this is on the way of each event.
@@ -140,6 +158,6 @@ mod tests {
         }
         let found = (96_000..100_000).filter(|n| ids.see(&event(*n, "[]"), at(0)) != Seen::Fine);
         assert!(found.count() > 3900, "most of the last 4000 are known");
-        assert_eq!(ids.sets.len(), SETS);
+        assert_eq!((ids.tags.len(), ids.known.len()), (SETS, SETS));
     }
 }
