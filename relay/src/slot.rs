@@ -9,6 +9,7 @@ use tokio_postgres::Client;
 
 pub mod advice;
 pub mod alive;
+mod attached;
 mod cure;
 mod identity;
 mod probe;

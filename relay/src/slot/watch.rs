@@ -1,5 +1,6 @@
 //! A look at the slot and at all that a session needs every so often, and a word when it is worse.
 
+use super::attached::Attached;
 use super::state::{MUCH, SlotState, Trouble};
 use super::tables::Narrowed;
 use super::{Passing, Preconditions, Problem};
@@ -101,6 +102,7 @@ pub(crate) struct Watch {
     /// What was kept back of each table when it was first looked at, by schema and name: that is
     /// what is meant.
     narrowed: HashMap<(String, String), Narrowed>,
+    attached: Attached,
 }
 
 impl Watch {
@@ -113,7 +115,8 @@ impl Watch {
         oids: HashMap<(String, String), u32>,
     ) -> Self {
         let (signals, narrowed) = (Arc::clone(signals), HashMap::new());
-        Self { slot, conditions, signals, said: Said::default(), oids, narrowed }
+        let (said, attached) = (Said::default(), Attached::default());
+        Self { slot, conditions, signals, said, oids, narrowed, attached }
     }
 
     /// Looks for as long as it is polled.
@@ -198,6 +201,7 @@ impl Watch {
             }
         }
         self.watch_narrowing(client).await;
+        self.attached.look(client, &self.slot.tables, &self.conditions).await;
     }
 
     /// Says what is kept back of a table since a change of the publication. A filter or a list that
