@@ -58,6 +58,10 @@ pub struct Consumer<H> {
     /// When it was last asked whether parked events are to be replayed.
     replays_seen: Option<Instant>,
     metrics: Option<Metrics>,
+    #[cfg_attr(
+        not(any(feature = "lambda", feature = "poll")),
+        expect(dead_code, reason = "only a host sends them")
+    )]
     traces: Traces,
     /// What the read model is waited for, as far as it was logged.
     waits_told: Seldom,
