@@ -23,6 +23,26 @@ async fn coming_days_have_partitions_and_a_second_run_does_nothing() {
 }
 
 #[tokio::test]
+async fn a_partition_without_an_upper_end_is_never_done_with() {
+    let read_model = ReadModel::start().await;
+    let mut consumer = read_model.consumer(Mode::Versioned);
+    consumer.connect().await.unwrap();
+    let sql = "do $$ declare leaf regclass; begin
+          for leaf in select c.oid from pg_inherits as i join pg_class as c on c.oid = i.inhrelid
+            where i.inhparent = 'relay.inbox'::regclass and c.relname ~ '^inbox_[0-9]{8}$'
+          loop execute format('drop table %s', leaf); end loop;
+        end $$;
+        create table relay.inbox_20200101 partition of relay.inbox
+        for values from ('2020-01-01') to (maxvalue)";
+    read_model.client.batch_execute(sql).await.unwrap();
+    let event_id = "019bc0e9-a000-7000-8000-000000000001".to_owned();
+    let event = crate::support::Sent { event_id, ..sent("a", 1) };
+    assert_eq!(deliver(&mut consumer, [&event]).await, [Applied]);
+    assert_eq!(read_model.count("relay.maintain_inbox()").await, 0);
+    assert_eq!(read_model.count("relay.inbox_20200101").await, 1);
+}
+
+#[tokio::test]
 async fn two_that_maintain_at_once_do_not_get_in_each_others_way() {
     let mut read_model = ReadModel::start().await;
     let mut other = read_model.postgres.connect(&read_model.database).await.unwrap();
